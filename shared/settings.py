@@ -1,0 +1,107 @@
+"""Every setting of the system, read once from the environment (or `.env`) when a process starts.
+
+The unit stands in the name. `.env.example` lists the same names in the same order.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The configuration of one process; immutable.
+
+    Raises:
+        pydantic.ValidationError: a value is missing or malformed, or an adapter was chosen without what it needs.
+    """
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    # --- Where things are
+    database_url: str = Field(description="PostgreSQL, as postgresql://user:password@host/name")
+    redis_url: str = Field(description="Redis or Valkey (6.2 or newer), as redis://host:6379/0")
+    data_dir: Path = Field(Path(".cuggu"), description="Local files: disk storage, preview outputs, embedded servers")
+    public_url: str = Field("http://127.0.0.1:8000", description="This API as the outside world reaches it")
+    log_format: Literal["console", "json"] = Field("console", description="console to read, json to collect")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    # --- Who the users are
+    auth_mode: Literal["development", "jwt"] = Field(
+        "development", description="development signs tokens with a known key and serves loopback only"
+    )
+    jwt_algorithm: Literal["HS256", "RS256", "ES256"] = Field("HS256", description="the one algorithm accepted")
+    jwt_secret: SecretStr | None = Field(None, description="HS256: the secret shared with the site, 32 bytes or more")
+    jwt_jwks_url: str | None = Field(None, description="RS256 and ES256: where the issuer publishes its keys")
+    jwt_issuer: str = Field("cuggu-development", description="the only `iss` accepted")
+    jwt_audience: str = Field("cuggu-photos", description="the only `aud` accepted")
+    signup_credits: int = Field(2, ge=0, description="credits a user gets at first sight")
+
+    # --- What may be uploaded, and how often
+    upload_max_bytes: int = Field(10 * 1024 * 1024, description="largest picture taken")
+    portrait_max_pixels: int = Field(50_000_000, description="checked in the header, before decoding")
+    portrait_longest_side_px: int = Field(2048, description="larger portraits are shrunk to this")
+    rate_window_seconds: int = Field(600, description="the window of the two limits below")
+    submissions_per_window: int = Field(5, description="accepted jobs per user and window")
+    uploads_per_window: int = Field(30, description="uploads of any kind per user and window, before decoding")
+
+    # --- Faces
+    face_checker: Literal["local", "azure"] = "local"
+    face_model_path: Path | None = Field(None, description="local: a YuNet ONNX file instead of the one in the wheel")
+    azure_face_endpoint: str | None = Field(None, description="https://NAME.cognitiveservices.azure.com")
+    azure_face_api_key: SecretStr | None = None
+    azure_face_timeout_seconds: float = Field(5.0, description="for connecting, and again for each read")
+    face_verdict_seconds: int = Field(600, description="how long a verdict is remembered by the picture's hash")
+
+    # --- Files
+    storage: Literal["disk", "s3"] = "disk"
+    s3_bucket_name: str | None = None
+    s3_endpoint_url: str | None = Field(None, description="an S3-compatible server instead of AWS")
+    s3_public_base_url: str | None = Field(None, description="a CDN in front of the bucket, if there is one")
+    aws_region: str = "ap-northeast-2"
+    aws_access_key_id: SecretStr | None = Field(None, description="unset: boto3's own search (role, profile)")
+    aws_secret_access_key: SecretStr | None = None
+    media_url_seconds: int = Field(300, description="how long a signed address of a photo works")
+
+    # --- Photos
+    predictor: Literal["preview", "replicate"] = "preview"
+    replicate_api_token: SecretStr | None = None
+    replicate_base_url: str = "https://api.replicate.com"
+    replicate_model: str = Field("black-forest-labs/flux-2-pro", description="one of worker/replicate_models.py")
+    replicate_output_hosts: tuple[str, ...] = Field(
+        ("replicate.delivery",), description="photos are downloaded from these hosts and their subdomains only"
+    )
+    replicate_webhook_secrets: tuple[SecretStr, ...] = Field(
+        (), description="whsec_...; two while one is being rotated; none: results are found by polling alone"
+    )
+    photo_attempts_max: int = Field(3, ge=1, description="predictions a photo may cost before it is given up")
+    job_deadline_seconds: int = Field(480, description="a job is settled from what it has after this long")
+    check_interval_seconds: float = Field(2.0, description="how often a running prediction is asked about")
+    lease_seconds: float = Field(15.0, description="longer than any one call to a vendor; a lost worker costs this")
+    resend_seconds: float = Field(10.0, description="a photo whose message was not acted on is sent again after this")
+    worker_threads: int = Field(16, description="short steps one worker process runs side by side")
+
+    @model_validator(mode="after")
+    def _chosen_adapters_have_what_they_need(self) -> Self:
+        needs = {
+            ("face_checker", "azure"): ("azure_face_endpoint", "azure_face_api_key"),
+            ("storage", "s3"): ("s3_bucket_name",),
+            ("predictor", "replicate"): ("replicate_api_token",),
+        }
+        if self.auth_mode == "jwt":
+            needs["auth_mode", "jwt"] = ("jwt_secret",) if self.jwt_algorithm == "HS256" else ("jwt_jwks_url",)
+        for (name, choice), required in needs.items():
+            missing = [field.upper() for field in required if getattr(self, field) is None]
+            if getattr(self, name) == choice and missing:
+                raise ValueError(f"{name.upper()}={choice} needs {' and '.join(missing)}")
+        if self.jwt_secret and len(self.jwt_secret.get_secret_value()) < 32:
+            raise ValueError("JWT_SECRET must be at least 32 bytes long")
+        return self
+
+
+@cache
+def get_settings() -> Settings:
+    """The settings of this process, read at the first call."""
+    return Settings()

@@ -1,0 +1,117 @@
+"""The port to whoever makes the photos: start, fetch, find and cancel a prediction, and read its output.
+
+What happened is a value, not an exception, because every answer has its own next step: `NotYet` is asked again,
+`Never` gives the photo up, `Unknown` must be searched for before another prediction may be paid for.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+from shared.settings import Settings
+
+
+class PredictionState(StrEnum):
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionOrder:
+    """All that a provider needs for one photo."""
+
+    photo_id: UUID
+    attempt_id: UUID
+    seed: int  # 0 .. 2**31 - 1, unique among our attempts: the thread by which a lost prediction is found
+    style: str
+    slot: int  # 0..3: which of the four variations
+    prompt: str
+    portrait_url: str | None  # an address the provider can fetch for some minutes, where the storage has one
+    read_portrait: Callable[[], bytes]  # the JPEG itself, at most 6 MB, for when there is no such address
+    webhook_url: str | None  # carries photo and attempt in its query
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One run at the provider, as it stands."""
+
+    id: str
+    state: PredictionState
+    created_at: datetime
+    output: tuple[str, ...] = ()  # addresses for `read_output`, when SUCCEEDED
+    failure_code: str | None = None  # `moderated`, `bad_input` or `provider_failed`, when FAILED or CANCELED
+    failure_detail: str | None = None  # the provider's own words, for our eyes only
+    retryable: bool = True  # another attempt may do better
+    cost_usd: Decimal | None = None  # None while it is not known
+    seconds: float | None = None  # the provider's own time
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """Nothing was done. Ask again, not sooner than `after_seconds` from now."""
+
+    after_seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """This order will never be taken, however often it is sent; `code` as in `Prediction.failure_code`."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The answer was lost: there may be a prediction, and it may be billed."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The provider had it and has it no more (outputs are kept for an hour)."""
+
+    detail: str
+
+
+class Predictor(Protocol):
+    """Every method is thread-safe and bounded in time (well under `lease_seconds`). None raises for a vendor fault."""
+
+    name: str  # `preview`, `replicate`: goes into the attempt's row
+    model: str
+
+    def start(self, order: PredictionOrder) -> Prediction | NotYet | Never | Unknown:
+        """Create one prediction, sending the request at most once."""
+
+    def fetch(self, prediction_id: str) -> Prediction | NotYet | Gone: ...
+
+    def find(self, attempt_id: UUID, seed: int, created_after: datetime) -> list[Prediction] | NotYet:
+        """Every prediction made for this attempt, oldest first, looking back no further than `created_after`."""
+
+    def cancel(self, prediction_id: str) -> Prediction | NotYet | Gone:
+        """Stop it if it still runs; the answer is the prediction as it then stands."""
+
+    def read_output(self, address: str) -> bytes | NotYet | Gone:
+        """Download one output, from allowed hosts only and of bounded size."""
+
+    def probe(self) -> str:
+        """One cheap call for `cuggu doctor`: what answered. Raises ConnectionError with what to do."""
+
+
+def open_predictor(settings: Settings) -> Predictor:
+    """The adapter that the settings name."""
+    if settings.predictor == "replicate":
+        from worker.replicate_predictor import ReplicatePredictor  # noqa: PLC0415 - imports the SDK
+
+        return ReplicatePredictor(settings)
+    from worker.preview_predictor import PreviewPredictor  # noqa: PLC0415 - imports OpenCV
+
+    return PreviewPredictor(settings)
