@@ -1,0 +1,110 @@
+"""The only writer of balances and the ledger. Every function joins the caller's transaction and never commits.
+
+A balance and its ledger entry always change together (I1); constraints decide who was first.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from shared.errors import InsufficientCredits, NotFound
+from shared.models import LedgerEntry, LedgerKind, User
+
+JOB_COST_CREDITS = 1
+
+
+def provision_user(session: Session, email: str, signup_credits: int) -> UUID:
+    """The user of this address; made now, with the sign-up grant, if this is the first sight of them.
+
+    Two first requests at once make one user and one grant.
+    """
+    email = email.strip().lower()
+    user_id = session.scalar(select(User.id).where(User.email == email))
+    if user_id is not None:
+        return user_id
+    created = session.scalar(
+        upsert(User).values(email=email).on_conflict_do_nothing(index_elements=[User.email]).returning(User.id)
+    )
+    if created is None:
+        return session.scalars(select(User.id).where(User.email == email)).one()
+    _move(session, created, LedgerKind.SIGNUP, signup_credits)
+    return created
+
+
+def charge(session: Session, user_id: UUID, job_id: UUID) -> int:
+    """Take the job's credit; the balance that is left.
+
+    Raises:
+        InsufficientCredits: with the `balance`; nothing was taken.
+    """
+    return _move(session, user_id, LedgerKind.CHARGE, -JOB_COST_CREDITS, job_id=job_id)
+
+
+def refund(session: Session, user_id: UUID, job_id: UUID) -> int:
+    """Give the job's credit back; the new balance.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: it was given back before.
+    """
+    return _move(session, user_id, LedgerKind.REFUND, JOB_COST_CREDITS, job_id=job_id)
+
+
+def grant(session: Session, user_id: UUID, amount: int, reference: str) -> tuple[int, bool]:
+    """Add credits that were paid for or given: (balance, whether this call granted them).
+
+    The same `reference` grants once, whoever repeats it and however often.
+
+    Raises:
+        ValueError: `amount` is not positive, or the reference already granted something else.
+    """
+    if amount <= 0:
+        raise ValueError("a grant must be of at least one credit")
+    # The user's row lock makes two grants of one reference wait for each other instead of failing.
+    balance = session.scalar(select(User.credits).where(User.id == user_id).with_for_update())
+    if balance is None:
+        raise NotFound
+    known = session.scalar(select(LedgerEntry).where(LedgerEntry.reference == reference))
+    if known is None:
+        return _move(session, user_id, LedgerKind.GRANT, amount, reference=reference), True
+    if (known.user_id, known.amount) != (user_id, amount):
+        raise ValueError(f"reference {reference!r} has granted {known.amount} to another user or in another amount")
+    return balance, False
+
+
+def ledger(session: Session, user_id: UUID, limit: int = 100) -> Sequence[LedgerEntry]:
+    """The user's entries, newest first."""
+    return session.scalars(
+        select(LedgerEntry).where(LedgerEntry.user_id == user_id).order_by(LedgerEntry.id.desc()).limit(limit)
+    ).all()
+
+
+def _move(
+    session: Session,
+    user_id: UUID,
+    kind: LedgerKind,
+    amount: int,
+    *,
+    job_id: UUID | None = None,
+    reference: str | None = None,
+) -> int:
+    balance = session.scalar(
+        update(User)
+        .where(User.id == user_id, User.credits + amount >= 0)
+        .values(credits=User.credits + amount)
+        .returning(User.credits)
+        .execution_options(synchronize_session=False)
+    )
+    if balance is None:
+        left = session.scalar(select(User.credits).where(User.id == user_id))
+        if left is None:
+            raise NotFound
+        raise InsufficientCredits(balance=left)
+    session.execute(
+        insert(LedgerEntry).values(
+            user_id=user_id, kind=kind, amount=amount, balance_after=balance, job_id=job_id, reference=reference
+        )
+    )
+    return balance

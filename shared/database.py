@@ -1,0 +1,55 @@
+"""Engines for PostgreSQL, and the one clock that all rows are timed by."""
+
+from sqlalchemy import DateTime, Engine, create_engine, func
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.sql.functions import Function
+
+# A database that does not answer is noticed within this; the kernel's own limit is minutes.
+CONNECT_TIMEOUT_SECONDS = 3
+# No statement of ours is slow; one that is would hold row locks that others wait for.
+STATEMENT_TIMEOUT_MS = 10_000
+
+
+def db_now() -> Function[DateTime]:
+    """The database's clock, by which all leases and deadlines run: workers' clocks may differ from each other.
+
+    `cuggu_now()` is our own SQL function over `now()`, so that a simulation can put a virtual clock in its place.
+    """
+    return func.cuggu_now(type_=DateTime(timezone=True))
+
+
+def driver_url(database_url: str) -> str:
+    """`postgresql://...` with the driver we use, psycopg 3, written into it."""
+    return make_url(database_url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def _connect_args() -> dict[str, object]:
+    return {
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
+        "application_name": "cuggu",
+    }
+
+
+def make_engine(database_url: str, *, pool_size: int = 5) -> Engine:
+    """For workers and the command line. Connections that died with a server are replaced at checkout."""
+    return create_engine(
+        driver_url(database_url),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        connect_args=_connect_args(),
+    )
+
+
+def make_async_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:
+    """For the API."""
+    return create_async_engine(
+        driver_url(database_url),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=5,  # seconds; a request that waits longer for a connection is better refused
+        pool_pre_ping=True,
+        connect_args=_connect_args(),
+    )

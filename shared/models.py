@@ -1,0 +1,232 @@
+"""The tables. What a database can forbid is forbidden here, so that even wrong code cannot pay or settle twice.
+
+Statuses are text with CHECK constraints, not PostgreSQL enums: old workers meet new rows during an upgrade.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    MetaData,
+    Numeric,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from shared.database import db_now
+
+
+class JobStatus(StrEnum):
+    QUEUED = "QUEUED"
+    PROCESSING = "PROCESSING"
+    COMPLETED = "COMPLETED"
+    PARTIAL = "PARTIAL"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+
+class PhotoStatus(StrEnum):
+    PENDING = "PENDING"
+    GENERATING = "GENERATING"
+    STORED = "STORED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+
+class AttemptOutcome(StrEnum):
+    OPEN = "OPEN"  # it may still bring a photo, or still cost money
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+    LOST = "LOST"  # its create call's answer was lost, and no prediction was ever found
+
+
+class LedgerKind(StrEnum):
+    SIGNUP = "SIGNUP"
+    CHARGE = "CHARGE"
+    REFUND = "REFUND"
+    GRANT = "GRANT"
+
+
+ACTIVE_JOB = (JobStatus.QUEUED, JobStatus.PROCESSING)
+ACTIVE_PHOTO = (PhotoStatus.PENDING, PhotoStatus.GENERATING)
+
+
+def _is_active(statuses: tuple[StrEnum, ...]) -> Any:
+    return text(f"status IN ({', '.join(repr(str(status)) for status in statuses)})")
+
+
+def _words(kind: type[StrEnum]) -> Enum:
+    return Enum(kind, native_enum=False, create_constraint=True, length=16, name=kind.__name__.lower())
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {str: Text, datetime: DateTime(timezone=True), dict[str, Any]: JSONB}  # noqa: RUF012
+
+
+class User(Base):
+    __tablename__ = "users"
+    __table_args__ = (CheckConstraint("credits >= 0", name="credits_not_negative"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    email: Mapped[str] = mapped_column(unique=True)  # lower case; the site's key for a person
+    credits: Mapped[int] = mapped_column(server_default=text("0"))  # written by shared/credits.py only
+    created_at: Mapped[datetime] = mapped_column(server_default=db_now())
+
+
+class LedgerEntry(Base):
+    """One movement of credits. Entries are added, never changed."""
+
+    __tablename__ = "ledger_entries"
+    __table_args__ = (
+        CheckConstraint("(kind = 'CHARGE' AND amount < 0) OR (kind <> 'CHARGE' AND amount >= 0)", name="sign"),
+        CheckConstraint("(kind IN ('CHARGE', 'REFUND')) = (job_id IS NOT NULL)", name="job_when_charged_or_refunded"),
+        CheckConstraint("(kind = 'GRANT') = (reference IS NOT NULL)", name="reference_when_granted"),
+        CheckConstraint("balance_after >= 0", name="balance_not_negative"),
+        Index("uq_ledger_entries_one_signup", "user_id", unique=True, postgresql_where=text("kind = 'SIGNUP'")),
+        UniqueConstraint("job_id", "kind"),  # one charge and one refund per job, whoever asks
+        UniqueConstraint("reference"),
+        Index(None, "user_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    kind: Mapped[LedgerKind] = mapped_column(_words(LedgerKind))
+    amount: Mapped[int]
+    balance_after: Mapped[int]
+    job_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id"))
+    reference: Mapped[str | None]  # the shop's payment number, or ops' reason
+    created_at: Mapped[datetime] = mapped_column(server_default=db_now())
+
+
+class Job(Base):
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("user_id", "idempotency_key"),
+        Index(None, "user_id", "created_at", "id"),
+        Index("ix_jobs_overdue", "deadline_at", postgresql_where=_is_active(ACTIVE_JOB)),
+        CheckConstraint(
+            "(status IN ('QUEUED', 'PROCESSING')) = (completed_at IS NULL)", name="completed_at_when_terminal"
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    style: Mapped[str]
+    role: Mapped[str | None]
+    status: Mapped[JobStatus] = mapped_column(_words(JobStatus), server_default=JobStatus.QUEUED.value)
+    error_code: Mapped[str | None]
+    error_detail: Mapped[str | None]  # for our eyes; users are told by the code
+    portrait_key: Mapped[str]
+    portrait_deleted_at: Mapped[datetime | None]
+    idempotency_key: Mapped[str | None]
+    request_fingerprint: Mapped[str]  # sha256 over picture, style and role
+    selected_photo_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("photos.id", name="fk_jobs_selected_photo_id_photos", use_alter=True)
+    )
+    created_at: Mapped[datetime] = mapped_column(server_default=db_now())
+    deadline_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+
+
+class Photo(Base):
+    __tablename__ = "photos"
+    __table_args__ = (
+        UniqueConstraint("job_id", "slot"),
+        CheckConstraint("slot BETWEEN 0 AND 3", name="slot"),
+        CheckConstraint(
+            "(status = 'STORED') = (object_key IS NOT NULL AND width IS NOT NULL AND height IS NOT NULL)",
+            name="object_when_stored",
+        ),
+        CheckConstraint("status IN ('PENDING', 'GENERATING') OR lease_token IS NULL", name="no_lease_when_ended"),
+        # What the sweep reads every second: it holds the photos in work and never the history.
+        Index("ix_photos_due", "next_check_at", postgresql_where=_is_active(ACTIVE_PHOTO)),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"))
+    slot: Mapped[int]
+    status: Mapped[PhotoStatus] = mapped_column(_words(PhotoStatus), server_default=PhotoStatus.PENDING.value)
+    error_code: Mapped[str | None]
+    error_detail: Mapped[str | None]
+    # When somebody must look at this photo: at once when new, at the next poll while its prediction runs, and at
+    # the lease's end while a worker holds it.
+    next_check_at: Mapped[datetime] = mapped_column(server_default=db_now())
+    sent_at: Mapped[datetime | None]  # when the queue was last told that it is due; empty once somebody acted
+    lease_token: Mapped[UUID | None]  # fences off a worker that comes back after its lease
+    object_key: Mapped[str | None]
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    size_bytes: Mapped[int | None]
+    sha256: Mapped[str | None]
+    stored_at: Mapped[datetime | None]
+
+
+class Attempt(Base):
+    __tablename__ = "attempts"
+    __table_args__ = (
+        UniqueConstraint("photo_id", "number"),
+        UniqueConstraint("provider", "prediction_id"),
+        # Two workers can never both be about to pay for one photo.
+        Index("uq_attempts_one_open", "photo_id", unique=True, postgresql_where=text("outcome = 'OPEN'")),
+        Index("ix_attempts_unclosed", "close_due_at", postgresql_where=text("close_due_at IS NOT NULL")),
+        CheckConstraint("(outcome = 'OPEN') = (ended_at IS NULL)", name="ended_at_when_ended"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    photo_id: Mapped[UUID] = mapped_column(ForeignKey("photos.id"))
+    number: Mapped[int]  # 1 for the first try
+    provider: Mapped[str]
+    model: Mapped[str]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    prediction_id: Mapped[str | None]
+    outcome: Mapped[AttemptOutcome] = mapped_column(_words(AttemptOutcome), server_default=AttemptOutcome.OPEN.value)
+    error_code: Mapped[str | None]
+    error_detail: Mapped[str | None]
+    cost: Mapped[Decimal] = mapped_column(Numeric(10, 4), server_default=text("0"))
+    currency: Mapped[str] = mapped_column(server_default="USD")
+    provider_seconds: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=db_now())  # before the create call
+    submitted_at: Mapped[datetime | None]  # when its prediction id was written down
+    ended_at: Mapped[datetime | None]
+    # Set when the photo ended without this prediction: it must be stopped and its cost booked.
+    close_due_at: Mapped[datetime | None]
+
+
+class JobEvent(Base):
+    """What happened to a job, in order: the story that `cuggu jobs show` tells and that streams resume from.
+
+    Written under the job's row lock, so within one job the order of ids is the order of commits.
+    """
+
+    __tablename__ = "job_events"
+    __table_args__ = (Index(None, "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"))
+    photo_id: Mapped[UUID | None] = mapped_column(ForeignKey("photos.id"))
+    name: Mapped[str]
+    data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    at: Mapped[datetime] = mapped_column(server_default=db_now())

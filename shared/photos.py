@@ -1,0 +1,376 @@
+"""The writer of photos and attempts: claims under a lease, and every step of a photo on its way.
+
+A claim is one worker's right to one photo until its lease ends by the database's clock. Each change names the
+status it expects and the claim's token, so a worker that comes back too late changes nothing: it gets `LeaseLost`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from random import SystemRandom
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import case, delete, func, insert, or_, select, update
+from sqlalchemy.orm import Session
+
+from shared import jobs
+from shared.database import db_now
+from shared.jobs import Settlement
+from shared.models import ACTIVE_JOB, ACTIVE_PHOTO, Attempt, AttemptOutcome, Job, JobStatus, Photo, PhotoStatus
+
+# Providers take seeds as signed 32-bit numbers.
+SEED_LIMIT = 2**31
+_random = SystemRandom()
+
+
+class LeaseLost(Exception):
+    """The photo is no longer ours: its lease ended, or its job did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One photo, held by one worker; with what its steps need to know."""
+
+    photo_id: UUID
+    job_id: UUID
+    slot: int
+    lease_token: UUID
+    style: str
+    role: str | None
+    portrait_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAttempt:
+    id: UUID
+    photo_id: UUID
+    number: int
+    seed: int
+    prediction_id: str | None
+    created_at: datetime
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """How an attempt ended, and what it cost."""
+
+    outcome: AttemptOutcome
+    error_code: str | None = None
+    error_detail: str | None = None
+    cost_usd: Decimal = Decimal(0)
+    provider_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    object_key: str
+    width: int
+    height: int
+    size_bytes: int
+    sha256: str
+
+
+def claim(
+    session: Session, photo_id: UUID, expected: PhotoStatus, lease_seconds: float, *, hinted: bool = False
+) -> Claim | None:
+    """Take the photo for `lease_seconds`; None if it is not due, not wanted any more, or somebody else's.
+
+    `hinted` is for news from outside that makes waiting for the next check pointless; it never breaks a lease.
+    """
+    due: Any = Photo.next_check_at <= db_now()
+    if hinted:
+        due = or_(due, Photo.lease_token.is_(None))
+    token = uuid4()
+    row = session.execute(
+        update(Photo)
+        .where(
+            Photo.id == photo_id,
+            Photo.status == expected,
+            due,
+            Job.id == Photo.job_id,
+            Job.status.in_(ACTIVE_JOB),
+        )
+        .values(lease_token=token, next_check_at=_in(lease_seconds), sent_at=None)
+        .returning(Photo.job_id, Photo.slot, Job.style, Job.role, Job.portrait_key)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if row is None:
+        return None
+    return Claim(photo_id, row.job_id, row.slot, token, row.style, row.role, row.portrait_key)
+
+
+def renew(session: Session, claim: Claim, lease_seconds: float) -> None:
+    """Begin the lease anew before a long step. Raises LeaseLost."""
+    _change(session, claim, next_check_at=_in(lease_seconds))
+
+
+def release(session: Session, claim: Claim, after_seconds: float) -> None:
+    """Give the photo back; it is due again in `after_seconds`. Raises LeaseLost."""
+    _change(session, claim, lease_token=None, next_check_at=_in(after_seconds))
+
+
+def open_attempt(session: Session, claim: Claim, provider: str, model: str) -> OpenAttempt:
+    """PENDING -> GENERATING: write down that a prediction is about to be paid for, before it is.
+
+    Raises:
+        LeaseLost: the photo is no longer ours.
+        sqlalchemy.exc.IntegrityError: another attempt at this photo is open.
+    """
+    _lock_wanted_job(session, claim)
+    _change(session, claim, PhotoStatus.PENDING, status=PhotoStatus.GENERATING)
+    jobs.begin_processing(session, claim.job_id)
+    number = session.scalars(
+        select(func.coalesce(func.max(Attempt.number), 0) + 1).where(Attempt.photo_id == claim.photo_id)
+    ).one()
+    attempt = session.execute(
+        insert(Attempt)
+        .values(
+            photo_id=claim.photo_id,
+            number=number,
+            provider=provider,
+            model=model,
+            seed=_random.randrange(SEED_LIMIT),
+        )
+        .returning(Attempt.id, Attempt.seed, Attempt.created_at)
+    ).one()
+    jobs.record_event(session, claim.job_id, "photo.started", claim.photo_id, slot=claim.slot, attempt=number)
+    return OpenAttempt(attempt.id, claim.photo_id, number, attempt.seed, None, attempt.created_at, 0.0)
+
+
+def find_open_attempt(session: Session, photo_id: UUID) -> OpenAttempt | None:
+    """The attempt that may bring this photo."""
+    return _one_open(session, Attempt.photo_id == photo_id, Attempt.outcome == AttemptOutcome.OPEN)
+
+
+def find_unclosed_attempt(session: Session, attempt_id: UUID) -> OpenAttempt | None:
+    """An attempt whose photo ended without it, if it still has to be closed."""
+    return _one_open(session, Attempt.id == attempt_id, Attempt.close_due_at.is_not(None))
+
+
+def record_prediction(session: Session, attempt_id: UUID, prediction_id: str) -> None:
+    """Write down which prediction this attempt is paying for.
+
+    This is a fact and not a right, so it is taken from a worker without a lease too. An attempt that was given up
+    for lost meanwhile becomes one to be closed, so that what it costs is stopped and booked.
+    """
+    session.execute(
+        update(Attempt)
+        .where(Attempt.id == attempt_id, Attempt.prediction_id.is_(None))
+        .values(
+            prediction_id=prediction_id,
+            submitted_at=db_now(),
+            close_due_at=case((Attempt.outcome == AttemptOutcome.LOST, db_now()), else_=Attempt.close_due_at),
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+def withdraw_attempt(session: Session, claim: Claim, attempt: OpenAttempt, after_seconds: float) -> None:
+    """GENERATING -> PENDING: the provider surely did not take it, so it was no attempt. Raises LeaseLost."""
+    _lock_wanted_job(session, claim)
+    _change(
+        session,
+        claim,
+        PhotoStatus.GENERATING,
+        status=PhotoStatus.PENDING,
+        lease_token=None,
+        next_check_at=_in(after_seconds),
+    )
+    session.execute(delete(Attempt).where(Attempt.id == attempt.id, Attempt.prediction_id.is_(None)))
+
+
+def store(
+    session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd, file: StoredFile
+) -> Settlement | None:
+    """GENERATING -> STORED: the object is in place. The settlement, if this was the job's last photo.
+
+    Raises:
+        LeaseLost: the photo is no longer ours; what was put must be looked at again.
+    """
+    job = _lock_wanted_job(session, claim)
+    _change(
+        session,
+        claim,
+        PhotoStatus.GENERATING,
+        status=PhotoStatus.STORED,
+        lease_token=None,
+        error_code=None,
+        error_detail=None,
+        object_key=file.object_key,
+        width=file.width,
+        height=file.height,
+        size_bytes=file.size_bytes,
+        sha256=file.sha256,
+        stored_at=db_now(),
+    )
+    end_attempt(session, attempt.id, end)
+    jobs.record_event(session, claim.job_id, "photo.stored", claim.photo_id, slot=claim.slot)
+    return jobs.settle_if_ended(session, job)
+
+
+def retry(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd, after_seconds: float) -> None:
+    """GENERATING -> PENDING: this attempt failed and another may do better. Raises LeaseLost."""
+    _lock_wanted_job(session, claim)
+    _change(
+        session,
+        claim,
+        PhotoStatus.GENERATING,
+        status=PhotoStatus.PENDING,
+        lease_token=None,
+        next_check_at=_in(after_seconds),
+        error_code=end.error_code,
+        error_detail=end.error_detail,
+    )
+    end_attempt(session, attempt.id, end)
+    jobs.record_event(
+        session, claim.job_id, "photo.retried", claim.photo_id, slot=claim.slot, error_code=end.error_code
+    )
+
+
+def give_up(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd) -> Settlement | None:
+    """GENERATING -> FAILED: nothing more will be tried. The settlement, if this was the last photo. Raises LeaseLost."""
+    job = _lock_wanted_job(session, claim)
+    _change(
+        session,
+        claim,
+        PhotoStatus.GENERATING,
+        status=PhotoStatus.FAILED,
+        lease_token=None,
+        error_code=end.error_code,
+        error_detail=end.error_detail,
+    )
+    end_attempt(session, attempt.id, end)
+    jobs.record_event(
+        session, claim.job_id, "photo.failed", claim.photo_id, slot=claim.slot, error_code=end.error_code
+    )
+    return jobs.settle_if_ended(session, job)
+
+
+def end_attempt(session: Session, attempt_id: UUID, end: AttemptEnd) -> bool:
+    """Close the attempt's books; False if they were closed before."""
+    ended = session.scalar(
+        update(Attempt)
+        .where(
+            Attempt.id == attempt_id,
+            or_(Attempt.outcome == AttemptOutcome.OPEN, Attempt.close_due_at.is_not(None)),
+        )
+        .values(
+            outcome=end.outcome,
+            error_code=end.error_code,
+            error_detail=end.error_detail,
+            cost=end.cost_usd,
+            provider_seconds=end.provider_seconds,
+            ended_at=db_now(),
+            close_due_at=None,
+        )
+        .returning(Attempt.id)
+        .execution_options(synchronize_session=False)
+    )
+    return ended is not None
+
+
+def postpone_close(session: Session, attempt_id: UUID, after_seconds: float) -> None:
+    """Come back to an attempt that could not be closed yet."""
+    session.execute(
+        update(Attempt)
+        .where(Attempt.id == attempt_id, Attempt.close_due_at.is_not(None))
+        .values(close_due_at=_in(after_seconds))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def is_stored(session: Session, photo_id: UUID) -> bool:
+    """Whether the photo's object is one that a row promises."""
+    return session.scalar(select(Photo.status).where(Photo.id == photo_id)) is PhotoStatus.STORED
+
+
+def take_due(session: Session, limit: int, resend_seconds: float) -> Sequence[tuple[UUID, PhotoStatus]]:
+    """Up to `limit` photos that nobody is acting on although they are due, longest waiting first; marked as sent.
+
+    Safe to run twice at once: each row goes to one caller. What was sent and not acted on comes again after
+    `resend_seconds`, because a message may be lost.
+    """
+    due = (
+        select(Photo.id)
+        .where(
+            Photo.status.in_(ACTIVE_PHOTO),
+            Photo.next_check_at <= db_now(),
+            or_(Photo.sent_at.is_(None), Photo.sent_at <= db_now() - timedelta(seconds=resend_seconds)),
+        )
+        .order_by(Photo.next_check_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")  # a plain subquery may be run again for every row, and lock more than `limit`
+    )
+    rows = session.execute(
+        update(Photo)
+        .where(Photo.id.in_(select(due.c.id)))
+        .values(sent_at=db_now())
+        .returning(Photo.id, Photo.status)
+        .execution_options(synchronize_session=False)
+    )
+    return [(row.id, row.status) for row in rows]
+
+
+def take_unclosed(session: Session, limit: int, again_after_seconds: float) -> Sequence[UUID]:
+    """Up to `limit` attempts that wait to be closed; each comes again after `again_after_seconds`."""
+    due = (
+        select(Attempt.id)
+        .where(Attempt.close_due_at <= db_now())
+        .order_by(Attempt.close_due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    return session.scalars(
+        update(Attempt)
+        .where(Attempt.id.in_(select(due.c.id)))
+        .values(close_due_at=_in(again_after_seconds))
+        .returning(Attempt.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+
+
+def _in(seconds: float) -> Any:
+    return db_now() + timedelta(seconds=seconds)
+
+
+def _one_open(session: Session, *conditions: Any) -> OpenAttempt | None:
+    row = session.execute(
+        select(
+            Attempt.id,
+            Attempt.photo_id,
+            Attempt.number,
+            Attempt.seed,
+            Attempt.prediction_id,
+            Attempt.created_at,
+            func.extract("epoch", db_now() - Attempt.created_at).label("age_seconds"),
+        ).where(*conditions)
+    ).one_or_none()
+    return None if row is None else OpenAttempt(*row[:-1], float(row.age_seconds))
+
+
+def _lock_wanted_job(session: Session, claim: Claim) -> Job:
+    job = jobs.lock(session, claim.job_id)
+    if job is None or job.status not in ACTIVE_JOB:
+        raise LeaseLost
+    return job
+
+
+def _change(session: Session, claim: Claim, expected: PhotoStatus | None = None, **values: Any) -> None:
+    """The compare-and-set through which all that a claim's holder does must pass."""
+    conditions = [Photo.id == claim.photo_id, Photo.lease_token == claim.lease_token]
+    if expected is not None:
+        conditions.append(Photo.status == expected)
+    changed = session.scalar(
+        update(Photo)
+        .where(*conditions)
+        .values(**values)
+        .returning(Photo.id)
+        .execution_options(synchronize_session=False)
+    )
+    if changed is None:
+        raise LeaseLost
