@@ -1,13 +1,14 @@
 """Alembic's entry point: the address comes from the caller (migrations/run.py) or from DATABASE_URL."""
 
 from alembic import context
+
 from shared.database import make_engine
 from shared.models import Base
 from shared.settings import get_settings
 
 LOCK_KEY = 0x6375676775  # any fixed number: two deployments that migrate at once take turns
 
-database_url = context.config.get_main_option("sqlalchemy.url") or get_settings().database_url
+database_url = context.config.attributes.get("database_url") or get_settings().database_url
 
 with make_engine(database_url).connect() as connection:
     connection.exec_driver_sql("SET statement_timeout = 0")
