@@ -1,0 +1,42 @@
+"""Serving a double's ASGI app: a free loopback port, one JSON line when it listens, and an end with its parent."""
+
+import asyncio
+import json
+import os
+import socket
+import stat
+import sys
+import threading
+
+import uvicorn
+from starlette.types import ASGIApp
+
+
+def exit_with_parent() -> None:
+    """End this process once its standard input closes, if that is a pipe from the process that started it."""
+    if not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
+        return
+
+    def wait() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def listen(port: int) -> tuple[socket.socket, str]:
+    """A listening loopback socket (port 0: any free one) and its address, known before the app is built."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(2048)
+    return listener, f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def serve(app: ASGIApp, listener: socket.socket, url: str) -> None:
+    """Serve until terminated; prints the address first, because the socket is already listening."""
+    exit_with_parent()
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
+    print(json.dumps({"url": url}), flush=True)
+    asyncio.run(server.serve(sockets=[listener]))
