@@ -61,10 +61,10 @@ _ENTRIES = (
         groom="a groom's traditional Korean wedding hanbok with an embroidered silk durumagi coat",
         bride="a bride's traditional Korean wedding hanbok with a silk jeogori and a full embroidered skirt",
         variations=(
-            "Head and shoulders, facing the camera, a calm smile, before a plain ivory hanji paper wall, even soft light",
-            "Half figure, turned slightly to the left, before the lattice of a hanok's paper door, light from the window",
-            "Half figure under a plum tree in blossom in a palace courtyard, a gentle look past the camera, late afternoon",
-            "Three-quarter figure seated upright, hands resting together, a folding screen of peonies behind, warm lantern light",
+            "Head and shoulders, facing the camera, a calm smile, a plain ivory hanji wall behind, even soft light",
+            "Half figure, turned slightly to the left, a hanok's lattice door behind, light from the window",
+            "Half figure under a plum tree in blossom in a palace courtyard, looking gently past the camera, late sun",
+            "Three-quarter figure seated upright, hands resting, a folding screen of peonies behind, lantern light",
         ),
     ),
     StyleEntry(
@@ -77,8 +77,8 @@ _ENTRIES = (
         groom="a contemporary, sharply tailored wedding suit (a suit, not a dress)",
         bride="a contemporary, clean-cut satin wedding dress",
         variations=(
-            "Head and shoulders, straight on, a quiet look into the camera, before a seamless off-white wall, soft daylight",
-            "Half figure beside a tall window, body in profile and face towards the camera, bars of sunlight on the wall",
+            "Head and shoulders, straight on, a quiet look into the camera, a seamless off-white wall, soft daylight",
+            "Half figure beside a tall window, body in profile, face towards the camera, bars of sunlight on the wall",
             "Half figure walking, caught in motion, a light laugh, before pale concrete architecture, open shade",
             "Full figure, small in a wide empty white room, one white calla lily in the hand, high side light",
         ),
@@ -109,10 +109,10 @@ _ENTRIES = (
         groom="a light pastel-toned wedding suit with a flower in the buttonhole",
         bride="a flowing tulle wedding dress with flowers in the hair",
         variations=(
-            "Head and shoulders among pale roses, a tender smile into the camera, blossoms out of focus in front, backlight",
+            "Head and shoulders among pale roses, a tender smile into the camera, blurred blossoms in front, backlight",
             "Half figure in a blooming garden, looking over the shoulder, petals in the air, low golden sun",
             "Half figure under strings of warm lights at dusk, eyes half closed, a peaceful smile, glowing bokeh",
-            "Three-quarter figure on a meadow, holding a loose bouquet, a breeze in hair and clothes, misty morning light",
+            "Three-quarter figure on a meadow, holding a loose bouquet, a breeze in the hair, misty morning light",
         ),
     ),
     StyleEntry(
@@ -125,9 +125,9 @@ _ENTRIES = (
         groom="a black haute couture tuxedo with satin lapels",
         bride="a sculptural haute couture wedding gown",
         variations=(
-            "Close head and shoulders, a direct gaze, before darkness, one hard key light from the right and a rim of light",
-            "Half figure in a grand hall's doorway, body turned away and face towards the camera, a shaft of light through haze",
-            "Half figure on a rooftop at night, city lights out of focus far behind, a wind-blown pose, teal and amber light",
+            "Close head and shoulders, a direct gaze, before darkness, one hard light from the right, a rim of light",
+            "Half figure in a grand hall's doorway, body turned away, face towards the camera, a shaft of hazy light",
+            "Half figure on a rooftop at night, blurred city lights far behind, wind-blown, teal and amber light",
             "Full figure from a low angle on a marble staircase, a commanding pose, chandelier light from above",
         ),
     ),
