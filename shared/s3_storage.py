@@ -1,0 +1,125 @@
+"""Objects in a private S3 bucket, or in any server that speaks S3.
+
+The credentials need s3:PutObject, s3:GetObject and s3:DeleteObject on the objects and s3:ListBucket on the bucket:
+without the last, S3 answers 403 instead of 404 for a missing key.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Literal
+from urllib.parse import quote
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
+
+from shared.errors import StorageUnavailable
+from shared.settings import Settings
+from shared.storage import ObjectInfo, ObjectNotFound, StoredObject, attachment, checked_key, write_read_delete
+
+RETRY_AFTER_SECONDS = 5
+DELETE_BATCH_KEYS = 1000  # the most that one DeleteObjects takes (S3 API reference)
+
+
+class S3Storage:
+    """ObjectStorage over boto3.
+
+    A call takes at most three attempts, each with 3 s to connect and 10 s of silence between reads.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.s3_bucket_name is None:
+            raise ValueError("STORAGE=s3 needs S3_BUCKET_NAME")
+        self._bucket = settings.s3_bucket_name
+        self._public_base_url = settings.s3_public_base_url
+        self._url_seconds = settings.media_url_seconds
+        key_id, secret = settings.aws_access_key_id, settings.aws_secret_access_key
+        # A session of our own: boto3's shared default session must not be used from several threads at once.
+        self._client = boto3.session.Session().client(
+            "s3",
+            region_name=settings.aws_region,
+            endpoint_url=settings.s3_endpoint_url,
+            aws_access_key_id=key_id.get_secret_value() if key_id and secret else None,
+            aws_secret_access_key=secret.get_secret_value() if key_id and secret else None,
+            config=_config(settings.s3_endpoint_url),
+        )
+
+    def put(self, key: str, body: bytes, content_type: str) -> None:
+        checked_key(key)
+        with _refused_when_s3_fails():
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType=content_type)
+
+    def get(self, key: str) -> StoredObject:
+        checked_key(key)
+        with _refused_when_s3_fails():
+            try:
+                answer = self._client.get_object(Bucket=self._bucket, Key=key)
+            except self._client.exceptions.NoSuchKey as error:
+                raise ObjectNotFound(key) from error
+            with answer["Body"] as stream:
+                return StoredObject(stream.read(), answer["ContentType"])
+
+    def delete(self, keys: Iterable[str]) -> None:
+        wanted = iter(dict.fromkeys(checked_key(key) for key in keys))
+        left: list[str] = []
+        while batch := list(islice(wanted, DELETE_BATCH_KEYS)):
+            with _refused_when_s3_fails():
+                answer = self._client.delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
+                )
+            left += [f"{error.get('Key')}: {error.get('Code')}" for error in answer.get("Errors", [])]
+        if left:
+            raise StorageUnavailable(retry_after_seconds=RETRY_AFTER_SECONDS) from OSError(f"not deleted: {left}")
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        pages = iter(self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix))
+        while True:
+            with _refused_when_s3_fails():
+                page = next(pages, None)
+            if page is None:
+                return
+            for entry in page.get("Contents", []):
+                yield ObjectInfo(entry["Key"], entry["Size"], entry["LastModified"])
+
+    def signed_url(self, key: str, *, download_name: str | None = None) -> str | None:
+        """As the port says. A public base URL (a CDN) gives plain addresses: it does its own signing, if any."""
+        checked_key(key)
+        if self._public_base_url is not None:
+            return f"{self._public_base_url.rstrip('/')}/{quote(key)}"
+        wanted = {"Bucket": self._bucket, "Key": key}
+        if download_name is not None:
+            wanted["ResponseContentDisposition"] = attachment(download_name)
+        with _refused_when_s3_fails():  # a role's credentials may have to be renewed over the network
+            return self._client.generate_presigned_url("get_object", Params=wanted, ExpiresIn=self._url_seconds)
+
+    def probe(self) -> None:
+        write_read_delete(self)
+
+
+def _config(endpoint_url: str | None) -> Config:
+    # AWS: with `auto` a signed address names the global host, which fails on young buckets outside us-east-1.
+    # Other servers: host names per bucket are seldom set up, and older ones refuse the newer checksum headers.
+    on_aws = endpoint_url is None
+    checksums: Literal["when_supported", "when_required"] = "when_supported" if on_aws else "when_required"
+    return Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "virtual" if on_aws else "path"},
+        retries={"mode": "standard", "total_max_attempts": 3},
+        connect_timeout=3,
+        read_timeout=10,
+        max_pool_connections=25,
+        request_checksum_calculation=checksums,
+        response_checksum_validation=checksums,
+        # AWS_ENDPOINT_URL in the environment must not overrule our settings. The stubs do not know the option.
+        ignore_configured_endpoint_urls=True,  # type: ignore[call-arg]
+    )
+
+
+@contextmanager
+def _refused_when_s3_fails() -> Iterator[None]:
+    try:
+        yield
+    except (BotoCoreError, ClientError, HTTPError, OSError) as error:
+        raise StorageUnavailable(retry_after_seconds=RETRY_AFTER_SECONDS) from error
