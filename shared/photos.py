@@ -18,10 +18,11 @@ from sqlalchemy.orm import Session
 from shared import jobs
 from shared.database import db_now
 from shared.jobs import Settlement
-from shared.models import ACTIVE_JOB, ACTIVE_PHOTO, Attempt, AttemptOutcome, Job, JobStatus, Photo, PhotoStatus
+from shared.models import ACTIVE_JOB, ACTIVE_PHOTO, Attempt, AttemptOutcome, Job, Photo, PhotoStatus
 
 # Providers take seeds as signed 32-bit numbers.
 SEED_LIMIT = 2**31
+MODERATED = "moderated"
 _random = SystemRandom()
 
 
@@ -51,6 +52,7 @@ class OpenAttempt:
     prediction_id: str | None
     created_at: datetime
     age_seconds: float
+    moderated_before: int  # how many attempts at this photo the provider's filter refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +124,26 @@ def open_attempt(session: Session, claim: Claim, provider: str, model: str) -> O
     _lock_wanted_job(session, claim)
     _change(session, claim, PhotoStatus.PENDING, status=PhotoStatus.GENERATING)
     jobs.begin_processing(session, claim.job_id)
-    number = session.scalars(
-        select(func.coalesce(func.max(Attempt.number), 0) + 1).where(Attempt.photo_id == claim.photo_id)
+    last_number, moderated = session.execute(
+        select(func.coalesce(func.max(Attempt.number), 0), func.count().filter(Attempt.error_code == MODERATED)).where(
+            Attempt.photo_id == claim.photo_id
+        )
     ).one()
     attempt = session.execute(
         insert(Attempt)
         .values(
             photo_id=claim.photo_id,
-            number=number,
+            number=last_number + 1,
             provider=provider,
             model=model,
             seed=_random.randrange(SEED_LIMIT),
         )
         .returning(Attempt.id, Attempt.seed, Attempt.created_at)
     ).one()
-    jobs.record_event(session, claim.job_id, "photo.started", claim.photo_id, slot=claim.slot, attempt=number)
-    return OpenAttempt(attempt.id, claim.photo_id, number, attempt.seed, None, attempt.created_at, 0.0)
+    jobs.record_event(session, claim.job_id, "photo.started", claim.photo_id, slot=claim.slot, attempt=last_number + 1)
+    return OpenAttempt(
+        attempt.id, claim.photo_id, last_number + 1, attempt.seed, None, attempt.created_at, 0.0, moderated
+    )
 
 
 def find_open_attempt(session: Session, photo_id: UUID) -> OpenAttempt | None:
@@ -150,22 +156,25 @@ def find_unclosed_attempt(session: Session, attempt_id: UUID) -> OpenAttempt | N
     return _one_open(session, Attempt.id == attempt_id, Attempt.close_due_at.is_not(None))
 
 
-def record_prediction(session: Session, attempt_id: UUID, prediction_id: str) -> None:
-    """Write down which prediction this attempt is paying for.
+def record_prediction(session: Session, attempt_id: UUID, prediction_id: str) -> bool:
+    """Write down which prediction this attempt is paying for; False if it, or another attempt, has one already.
 
     This is a fact and not a right, so it is taken from a worker without a lease too. An attempt that was given up
     for lost meanwhile becomes one to be closed, so that what it costs is stopped and booked.
     """
-    session.execute(
+    taken = select(Attempt.id).where(Attempt.prediction_id == prediction_id).exists()
+    recorded = session.scalar(
         update(Attempt)
-        .where(Attempt.id == attempt_id, Attempt.prediction_id.is_(None))
+        .where(Attempt.id == attempt_id, Attempt.prediction_id.is_(None), ~taken)
         .values(
             prediction_id=prediction_id,
             submitted_at=db_now(),
             close_due_at=case((Attempt.outcome == AttemptOutcome.LOST, db_now()), else_=Attempt.close_due_at),
         )
+        .returning(Attempt.id)
         .execution_options(synchronize_session=False)
     )
+    return recorded is not None
 
 
 def withdraw_attempt(session: Session, claim: Claim, attempt: OpenAttempt, after_seconds: float) -> None:
@@ -182,9 +191,7 @@ def withdraw_attempt(session: Session, claim: Claim, attempt: OpenAttempt, after
     session.execute(delete(Attempt).where(Attempt.id == attempt.id, Attempt.prediction_id.is_(None)))
 
 
-def store(
-    session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd, file: StoredFile
-) -> Settlement | None:
+def store(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd, file: StoredFile) -> Settlement | None:
     """GENERATING -> STORED: the object is in place. The settlement, if this was the job's last photo.
 
     Raises:
@@ -243,9 +250,7 @@ def give_up(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEn
         error_detail=end.error_detail,
     )
     end_attempt(session, attempt.id, end)
-    jobs.record_event(
-        session, claim.job_id, "photo.failed", claim.photo_id, slot=claim.slot, error_code=end.error_code
-    )
+    jobs.record_event(session, claim.job_id, "photo.failed", claim.photo_id, slot=claim.slot, error_code=end.error_code)
     return jobs.settle_if_ended(session, job)
 
 
@@ -282,12 +287,20 @@ def postpone_close(session: Session, attempt_id: UUID, after_seconds: float) -> 
     )
 
 
-def is_stored(session: Session, photo_id: UUID) -> bool:
-    """Whether the photo's object is one that a row promises."""
-    return session.scalar(select(Photo.status).where(Photo.id == photo_id)) is PhotoStatus.STORED
+def unpromised_object(session: Session, photo_id: UUID) -> str | None:
+    """The key under which an object may lie although the photo ended without it; None if it is or may be wanted."""
+    row = session.execute(select(Photo.job_id, Photo.slot, Photo.status).where(Photo.id == photo_id)).one()
+    if row.status in (*ACTIVE_PHOTO, PhotoStatus.STORED):
+        return None
+    return photo_key(row.job_id, row.slot)
 
 
-def take_due(session: Session, limit: int, resend_seconds: float) -> Sequence[tuple[UUID, PhotoStatus]]:
+def photo_key(job_id: UUID, slot: int) -> str:
+    """Where the photo's object lies: the same for every attempt, so that putting it twice is harmless."""
+    return f"photos/{job_id}/{slot}"
+
+
+def take_due(session: Session, status: PhotoStatus, limit: int, resend_seconds: float) -> Sequence[UUID]:
     """Up to `limit` photos that nobody is acting on although they are due, longest waiting first; marked as sent.
 
     Safe to run twice at once: each row goes to one caller. What was sent and not acted on comes again after
@@ -296,7 +309,7 @@ def take_due(session: Session, limit: int, resend_seconds: float) -> Sequence[tu
     due = (
         select(Photo.id)
         .where(
-            Photo.status.in_(ACTIVE_PHOTO),
+            Photo.status == status,
             Photo.next_check_at <= db_now(),
             or_(Photo.sent_at.is_(None), Photo.sent_at <= db_now() - timedelta(seconds=resend_seconds)),
         )
@@ -305,14 +318,13 @@ def take_due(session: Session, limit: int, resend_seconds: float) -> Sequence[tu
         .with_for_update(skip_locked=True)
         .cte("due")  # a plain subquery may be run again for every row, and lock more than `limit`
     )
-    rows = session.execute(
+    return session.scalars(
         update(Photo)
         .where(Photo.id.in_(select(due.c.id)))
         .values(sent_at=db_now())
-        .returning(Photo.id, Photo.status)
+        .returning(Photo.id)
         .execution_options(synchronize_session=False)
-    )
-    return [(row.id, row.status) for row in rows]
+    ).all()
 
 
 def take_unclosed(session: Session, limit: int, again_after_seconds: float) -> Sequence[UUID]:
@@ -350,7 +362,7 @@ def _one_open(session: Session, *conditions: Any) -> OpenAttempt | None:
             func.extract("epoch", db_now() - Attempt.created_at).label("age_seconds"),
         ).where(*conditions)
     ).one_or_none()
-    return None if row is None else OpenAttempt(*row[:-1], float(row.age_seconds))
+    return None if row is None else OpenAttempt(*row[:-1], float(row.age_seconds), moderated_before=0)
 
 
 def _lock_wanted_job(session: Session, claim: Claim) -> Job:

@@ -7,6 +7,7 @@ doubled, late or out of order, and tasks take ids only.
 from collections.abc import Iterable
 from uuid import UUID
 
+import redis
 import structlog
 from celery import Celery
 from kombu import Queue
@@ -67,8 +68,19 @@ def make_celery(settings: Settings, *, socket_timeout_seconds: float = PUBLISHER
 class JobQueue:
     """Tells workers what is due. Never raises when Redis is away: the sweep sends what was never sent."""
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, redis_url: str) -> None:
         self._app = app
+        self._redis = redis.Redis.from_url(
+            redis_url, socket_timeout=PUBLISHER_TIMEOUT_SECONDS, socket_connect_timeout=PUBLISHER_TIMEOUT_SECONDS
+        )
+
+    def length(self, queue: str) -> int | None:
+        """How many messages wait in the queue; None when Redis does not answer."""
+        try:
+            return int(self._redis.llen(queue))  # type: ignore[arg-type]  # a sync client's answer is no coroutine
+        except redis.RedisError as error:
+            log.warning("queue.unreachable", queue=queue, error=str(error))
+            return None
 
     def start_photos(self, photo_ids: Iterable[UUID]) -> bool:
         """Whether all were told; blocks for at most about `2 * PUBLISHER_TIMEOUT_SECONDS`."""

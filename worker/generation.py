@@ -1,0 +1,313 @@
+"""The journey of one photo, in short steps that never wait for the provider: start, collect, close.
+
+Every step claims the photo, closes its transaction before it calls anybody, and writes a recovery point after.
+A step that dies in between is found by its lease, and the next one goes on from the last recovery point.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from uuid import UUID
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from shared import photos
+from shared.errors import StorageUnavailable
+from shared.events import ChangeNotes
+from shared.jobs import Settlement
+from shared.models import AttemptOutcome, JobStatus, PhotoStatus
+from shared.photo_file import InvalidPhoto, PhotoFile, prepare_photo
+from shared.photos import AttemptEnd, Claim, LeaseLost, OpenAttempt, StoredFile, photo_key
+from shared.settings import Settings
+from shared.storage import ObjectNotFound, ObjectStorage
+from shared.styles import Role, Style, build_prompt
+from worker.predictor import Gone, Never, NotYet, Prediction, PredictionOrder, PredictionState, Predictor, Unknown
+
+SEARCH_AGAIN_SECONDS = 1.0  # between looks for a prediction whose create call's answer was lost
+STORAGE_AGAIN_SECONDS = 5.0  # the adapter has retried for seconds already
+RETRY_BACKOFF_SECONDS = 2.0  # doubled with every attempt
+CLOSE_AGAIN_SECONDS = 5.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The use cases, with all that they need. Thread-safe."""
+
+    sessions: sessionmaker[Session]
+    storage: ObjectStorage
+    predictor: Predictor
+    notes: ChangeNotes
+    settings: Settings
+
+    def start(self, photo_id: UUID) -> None:
+        """Begin a prediction for a photo that waits for one."""
+        claim = self._claim(photo_id, PhotoStatus.PENDING)
+        if claim is None:
+            return
+        with structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), photo_id=str(photo_id)):
+            try:
+                self._start(claim)
+            except LeaseLost:
+                log.warning("lease.lost", step="start")
+
+    def collect(self, photo_id: UUID, *, hinted: bool = False) -> None:
+        """Look at the prediction of a photo that is being generated, and store it once it is there."""
+        claim = self._claim(photo_id, PhotoStatus.GENERATING, hinted=hinted)
+        if claim is None:
+            return
+        with structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), photo_id=str(photo_id)):
+            try:
+                self._collect(claim)
+            except LeaseLost:
+                log.warning("lease.lost", step="collect")
+
+    def close(self, attempt_id: UUID) -> None:
+        """Stop a prediction that nobody waits for any more, and book what it cost."""
+        with self.sessions() as session:
+            attempt = photos.find_unclosed_attempt(session, attempt_id)
+            unpromised = photos.unpromised_object(session, attempt.photo_id) if attempt else None
+        if attempt is None:
+            return
+        with structlog.contextvars.bound_contextvars(photo_id=str(attempt.photo_id), attempt_id=str(attempt_id)):
+            end = self._stop(attempt)
+            try:
+                if end is not None and unpromised is not None:
+                    self.storage.delete([unpromised])
+            except StorageUnavailable:
+                end = None
+            with self.sessions.begin() as session:
+                if end is None:
+                    photos.postpone_close(session, attempt_id, CLOSE_AGAIN_SECONDS)
+                elif photos.end_attempt(session, attempt_id, end):
+                    log.info("attempt.closed", outcome=end.outcome, cost_usd=str(end.cost_usd))
+
+    # --- start
+
+    def _start(self, claim: Claim) -> None:
+        with self.sessions.begin() as session:
+            attempt = photos.open_attempt(session, claim, self.predictor.name, self.predictor.model)
+        self.notes.tell(claim.job_id)
+        try:
+            answer = self.predictor.start(self._order(claim, attempt))
+        except StorageUnavailable:  # while reading the portrait, before anything was sent
+            answer = NotYet(STORAGE_AGAIN_SECONDS, "the portrait cannot be read")
+        except ObjectNotFound:
+            answer = Never("portrait_missing", f"no object {claim.portrait_key}")
+        match answer:
+            case Prediction():
+                self._submitted(claim, attempt, answer)
+            case NotYet(after_seconds, reason):
+                with self.sessions.begin() as session:
+                    photos.withdraw_attempt(session, claim, attempt, after_seconds)
+                log.info("photo.postponed", reason=reason, after_seconds=after_seconds)
+            case Never(code, detail):
+                self._give_up(claim, attempt, AttemptEnd(AttemptOutcome.FAILED, code, detail))
+            case Unknown(detail):
+                log.warning("create.answer_lost", attempt_id=str(attempt.id), detail=detail)
+                with self.sessions.begin() as session:
+                    photos.release(session, claim, SEARCH_AGAIN_SECONDS)
+
+    def _order(self, claim: Claim, attempt: OpenAttempt) -> PredictionOrder:
+        settings = self.settings
+        role = Role(claim.role) if claim.role else None
+        webhook_url = None
+        if settings.replicate_webhook_secrets:
+            webhook_url = (
+                f"{settings.public_url.rstrip('/')}/webhooks/replicate?photo={claim.photo_id}&attempt={attempt.id}"
+            )
+        return PredictionOrder(
+            photo_id=claim.photo_id,
+            attempt_id=attempt.id,
+            seed=attempt.seed,
+            style=claim.style,
+            slot=claim.slot,
+            prompt=build_prompt(Style(claim.style), role, claim.slot, variation_shift=attempt.moderated_before),
+            portrait_url=self.storage.signed_url(claim.portrait_key),
+            read_portrait=lambda: self.storage.get(claim.portrait_key).body,
+            webhook_url=webhook_url,
+        )
+
+    def _submitted(self, claim: Claim, attempt: OpenAttempt, prediction: Prediction) -> None:
+        # In a transaction of its own: this fact must stay even when the lease was lost meanwhile.
+        with self.sessions.begin() as session:
+            photos.record_prediction(session, attempt.id, prediction.id)
+        log.info("prediction.started", prediction_id=prediction.id, attempt=attempt.number)
+        self._conclude(claim, attempt, prediction)
+
+    # --- collect
+
+    def _collect(self, claim: Claim) -> None:
+        with self.sessions() as session:
+            attempt = photos.find_open_attempt(session, claim.photo_id)
+        if attempt is None:
+            raise RuntimeError(f"photo {claim.photo_id} is GENERATING without an open attempt")
+        answer = self.predictor.fetch(attempt.prediction_id) if attempt.prediction_id else self._search(claim, attempt)
+        match answer:
+            case Prediction():
+                self._conclude(claim, attempt, answer)
+            case NotYet(after_seconds, _):
+                with self.sessions.begin() as session:
+                    photos.release(session, claim, after_seconds)
+            case Gone(detail):
+                self._failed(claim, attempt, AttemptEnd(AttemptOutcome.FAILED, "output_expired", detail))
+            case None:
+                self._failed(claim, attempt, AttemptEnd(AttemptOutcome.LOST, "answer_lost"))
+
+    def _search(self, claim: Claim, attempt: OpenAttempt) -> Prediction | NotYet | None:
+        """Look for the prediction of an attempt whose create call was never answered; None: it surely is not there."""
+        found = self.predictor.find(attempt.id, attempt.seed, attempt.created_at)
+        if isinstance(found, NotYet):
+            return found
+        for prediction in found:
+            with self.sessions.begin() as session:
+                if photos.record_prediction(session, attempt.id, prediction.id):
+                    log.info("prediction.found", prediction_id=prediction.id, attempt_id=str(attempt.id))
+                    return prediction
+        if attempt.age_seconds < self.settings.lease_seconds:
+            # The create call is bounded well below the lease; before that it may still be on its way.
+            return NotYet(SEARCH_AGAIN_SECONDS, "the create call may still arrive")
+        log.warning("prediction.not_found", attempt_id=str(attempt.id))
+        return None
+
+    def _conclude(self, claim: Claim, attempt: OpenAttempt, prediction: Prediction) -> None:
+        match prediction.state:
+            case PredictionState.RUNNING:
+                with self.sessions.begin() as session:
+                    photos.release(session, claim, self.settings.check_interval_seconds)
+            case PredictionState.SUCCEEDED:
+                self._keep(claim, attempt, prediction)
+            case PredictionState.FAILED | PredictionState.CANCELED:
+                end = _attempt_end(prediction)
+                if prediction.retryable:
+                    self._failed(claim, attempt, end)
+                else:
+                    self._give_up(claim, attempt, end)
+
+    def _keep(self, claim: Claim, attempt: OpenAttempt, prediction: Prediction) -> None:
+        file: PhotoFile | NotYet | AttemptEnd = self._read(prediction)
+        if isinstance(file, AttemptEnd):
+            self._failed(claim, attempt, file)
+            return
+        key = photo_key(claim.job_id, claim.slot)
+        try:
+            if isinstance(file, NotYet):
+                after_seconds = file.after_seconds
+            else:
+                with self.sessions.begin() as session:
+                    photos.renew(session, claim, self.settings.lease_seconds)
+                self.storage.put(key, file.body, file.content_type)
+                after_seconds = None
+        except StorageUnavailable:
+            log.warning("photo.not_stored", reason="the storage does not answer")
+            after_seconds = STORAGE_AGAIN_SECONDS
+        if after_seconds is not None:
+            with self.sessions.begin() as session:
+                photos.release(session, claim, after_seconds)
+            return
+        assert isinstance(file, PhotoFile)
+        self._store(claim, attempt, prediction, StoredFile(key, file.width, file.height, len(file.body), file.sha256))
+
+    def _read(self, prediction: Prediction) -> PhotoFile | NotYet | AttemptEnd:
+        if not prediction.output:
+            return _attempt_end(prediction, "output_invalid", "the prediction succeeded without an output")
+        body = self.predictor.read_output(prediction.output[0])
+        if isinstance(body, NotYet):
+            return body
+        if isinstance(body, Gone):
+            return _attempt_end(prediction, "output_expired", body.detail)
+        try:
+            return prepare_photo(body, made_by_ai=self.predictor.name != "preview")
+        except InvalidPhoto as error:
+            return _attempt_end(prediction, "output_invalid", str(error))
+
+    def _store(self, claim: Claim, attempt: OpenAttempt, prediction: Prediction, file: StoredFile) -> None:
+        try:
+            with self.sessions.begin() as session:
+                settlement = photos.store(session, claim, attempt, _attempt_end(prediction), file)
+        except LeaseLost:
+            with self.sessions() as session:
+                unpromised = photos.unpromised_object(session, claim.photo_id)
+            if unpromised is not None:  # the job ended while we were putting the object there
+                self.storage.delete([unpromised])
+            raise
+        log.info("photo.stored", slot=claim.slot, size_bytes=file.size_bytes, attempts=attempt.number)
+        self._changed(claim.job_id, settlement)
+
+    # --- ends
+
+    def _failed(self, claim: Claim, attempt: OpenAttempt, end: AttemptEnd) -> None:
+        """This attempt brought nothing; try again if that is still allowed."""
+        if attempt.number >= self.settings.photo_attempts_max:
+            self._give_up(claim, attempt, end)
+            return
+        after_seconds = RETRY_BACKOFF_SECONDS * 2 ** (attempt.number - 1)
+        with self.sessions.begin() as session:
+            photos.retry(session, claim, attempt, end, after_seconds)
+        log.info("photo.retried", error_code=end.error_code, attempt=attempt.number, after_seconds=after_seconds)
+        self.notes.tell(claim.job_id)
+
+    def _give_up(self, claim: Claim, attempt: OpenAttempt, end: AttemptEnd) -> None:
+        with self.sessions.begin() as session:
+            settlement = photos.give_up(session, claim, attempt, end)
+        log.warning("photo.failed", error_code=end.error_code, error_detail=end.error_detail, attempts=attempt.number)
+        self._changed(claim.job_id, settlement)
+
+    def _changed(self, job_id: UUID, settlement: Settlement | None) -> None:
+        if settlement is not None:
+            log_settlement(settlement)
+        self.notes.tell(job_id)
+
+    def _stop(self, attempt: OpenAttempt) -> AttemptEnd | None:
+        """How the unwanted prediction ended; None if that cannot be said yet."""
+        prediction_id = attempt.prediction_id
+        if prediction_id is None:
+            found = self.predictor.find(attempt.id, attempt.seed, attempt.created_at)
+            if isinstance(found, NotYet):
+                return None
+            if not found:
+                late = attempt.age_seconds >= self.settings.lease_seconds
+                return AttemptEnd(AttemptOutcome.LOST, "answer_lost") if late else None
+            prediction_id = found[0].id
+            with self.sessions.begin() as session:
+                photos.record_prediction(session, attempt.id, prediction_id)
+        answer = self.predictor.cancel(prediction_id)
+        match answer:
+            case Prediction(state=PredictionState.RUNNING) | NotYet():
+                return None
+            case Gone(detail):
+                return AttemptEnd(AttemptOutcome.CANCELED, "output_expired", detail)
+            case Prediction():
+                return _attempt_end(answer)
+
+    def _claim(self, photo_id: UUID, expected: PhotoStatus, *, hinted: bool = False) -> Claim | None:
+        with self.sessions.begin() as session:
+            claim = photos.claim(session, photo_id, expected, self.settings.lease_seconds, hinted=hinted)
+        if claim is None:
+            log.debug("photo.not_due", photo_id=str(photo_id), expected=expected)
+        return claim
+
+
+def log_settlement(settlement: Settlement) -> None:
+    """Say once how a job ended."""
+    level = {JobStatus.FAILED: log.error, JobStatus.PARTIAL: log.warning}.get(settlement.status, log.info)
+    level(
+        f"job.{settlement.status.lower()}",
+        job_id=str(settlement.job_id),
+        stored=settlement.stored,
+        error_code=settlement.error_code,
+        refunded=settlement.refunded_to is not None,
+    )
+
+
+def _attempt_end(prediction: Prediction, error_code: str | None = None, error_detail: str | None = None) -> AttemptEnd:
+    """The books of an ended prediction; with an error of our own where its output was of no use."""
+    outcome = AttemptOutcome.FAILED if error_code else AttemptOutcome(prediction.state.value)
+    return AttemptEnd(
+        outcome,
+        error_code or prediction.failure_code,
+        error_detail or prediction.failure_detail,
+        prediction.cost_usd or Decimal(0),
+        prediction.seconds,
+    )

@@ -1,0 +1,64 @@
+"""The Celery tasks: thin. Each takes an id, and its use case looks at the row first."""
+
+from functools import cache
+from uuid import UUID
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from shared.database import make_engine
+from shared.events import ChangeNotes
+from shared.queue import CLOSE_ATTEMPT, COLLECT_PHOTO, START_PHOTO, SWEEP, JobQueue
+from shared.settings import get_settings
+from shared.storage import open_storage
+from worker import sweeper
+from worker.generation import Generation
+from worker.main import app
+from worker.predictor import open_predictor
+
+
+@cache
+def _sessions() -> sessionmaker[Session]:
+    settings = get_settings()
+    return sessionmaker(make_engine(settings.database_url, pool_size=settings.worker_threads), expire_on_commit=False)
+
+
+@cache
+def _notes() -> ChangeNotes:
+    return ChangeNotes(get_settings().redis_url)
+
+
+@cache
+def _queue() -> JobQueue:
+    return JobQueue(app, get_settings().redis_url)
+
+
+@cache
+def _generation() -> Generation:
+    settings = get_settings()
+    return Generation(
+        sessions=_sessions(),
+        storage=open_storage(settings),
+        predictor=open_predictor(settings),
+        notes=_notes(),
+        settings=settings,
+    )
+
+
+@app.task(name=START_PHOTO)
+def start_photo(photo_id: str) -> None:
+    _generation().start(UUID(photo_id))
+
+
+@app.task(name=COLLECT_PHOTO)
+def collect_photo(photo_id: str, hinted: bool = False) -> None:
+    _generation().collect(UUID(photo_id), hinted=hinted)
+
+
+@app.task(name=CLOSE_ATTEMPT)
+def close_attempt(attempt_id: str) -> None:
+    _generation().close(UUID(attempt_id))
+
+
+@app.task(name=SWEEP)
+def sweep() -> None:
+    sweeper.sweep(_sessions(), _queue(), _notes(), get_settings())
