@@ -1,0 +1,160 @@
+"""What every test may ask for. Nothing here starts a server, or imports a driver, before a test asks."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from shared.settings import Settings
+from tests.servers import TEMPLATE, Servers, join_run, leave_run, locked, running_servers
+
+if TYPE_CHECKING:
+    import psycopg
+    import redis
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.orm import Session
+
+RUN_DIR = "CUGGU_TEST_RUN_DIR"
+_users = pytest.StashKey[object]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        # Not below pytest's own directory, which is closed to the account that PostgreSQL runs as under root.
+        run_dir = Path(tempfile.mkdtemp(prefix="cuggu-tests-"))
+        run_dir.chmod(0o711)
+        os.environ[RUN_DIR] = str(run_dir)  # for the xdist workers, which are our children
+    config.stash[_users] = join_run(Path(os.environ[RUN_DIR]))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput") and _users in config.stash:
+        leave_run(Path(os.environ.pop(RUN_DIR)), config.stash[_users])
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def servers() -> Servers:
+    """The PostgreSQL and the Valkey of this run. Most tests want `database_url` and `redis_url` instead."""
+    return running_servers(Path(os.environ[RUN_DIR]))
+
+
+@pytest.fixture(scope="session")
+def postgres_admin(servers: Servers) -> "Iterator[psycopg.Connection]":
+    import psycopg
+
+    with psycopg.connect(servers.admin_url, autocommit=True) as connection:
+        with locked(Path(os.environ[RUN_DIR]) / "template.lock"):
+            known = connection.execute("SELECT FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone()
+            if known is None:
+                from migrations.run import upgrade
+
+                draft = f"{TEMPLATE}_draft"  # renamed when it is whole
+                connection.execute(f"DROP DATABASE IF EXISTS {draft} WITH (FORCE)")
+                connection.execute(f"CREATE DATABASE {draft}")
+                upgrade(servers.database_url(draft))
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (draft,)
+                )
+                connection.execute(f"ALTER DATABASE {draft} RENAME TO {TEMPLATE}")
+        yield connection
+
+
+@pytest.fixture
+def empty_database_url(servers: Servers, postgres_admin: "psycopg.Connection") -> Iterator[str]:
+    """A database of this test's own without any table, for tests of the migrations."""
+    yield from _own_database(servers, postgres_admin, "template1")
+
+
+@pytest.fixture
+def database_url(servers: Servers, postgres_admin: "psycopg.Connection") -> Iterator[str]:
+    """A migrated, empty database of this test's own, as `postgresql://...`."""
+    yield from _own_database(servers, postgres_admin, TEMPLATE)
+
+
+def _own_database(servers: Servers, admin: "psycopg.Connection", template: str) -> Iterator[str]:
+    name = f"test_{uuid4().hex}"
+    admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield servers.database_url(name)
+    admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def redis_admin(servers: Servers) -> "Iterator[redis.Redis]":
+    import redis
+
+    with redis.Redis.from_url(servers.redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def redis_url(servers: Servers, redis_admin: "redis.Redis") -> Iterator[str]:
+    """A Redis database of this test's own. Channels of pub/sub are the server's: name them by an id of yours."""
+    import redis
+
+    from tests.servers import REDIS_DATABASES
+
+    url = servers.redis_url_of(1 + int(redis_admin.incr("tests")) % (REDIS_DATABASES - 1))
+    yield url
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting reaches the test from the developer's own environment."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def offline_settings(clean_environment: None, tmp_path: Path) -> Settings:
+    """Settings for tests that speak to no server; the addresses in them answer nobody."""
+    return Settings(
+        _env_file=None,
+        database_url="postgresql://nobody@127.0.0.1:1/none",
+        redis_url="redis://127.0.0.1:1/0",
+        data_dir=tmp_path / "data",
+    )
+
+
+@pytest.fixture
+def settings(clean_environment: None, database_url: str, redis_url: str, tmp_path: Path) -> Settings:
+    """Settings with servers behind them. Change some with `settings.model_copy(update={...})`."""
+    return Settings(_env_file=None, database_url=database_url, redis_url=redis_url, data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+def engine(database_url: str) -> "Iterator[Engine]":
+    from shared.database import make_engine
+
+    engine = make_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def session(engine: "Engine") -> "Iterator[Session]":
+    from sqlalchemy.orm import Session
+
+    with Session(engine) as session:
+        yield session
+
+
+@pytest.fixture
+async def async_engine(database_url: str, anyio_backend: str) -> "AsyncIterator[AsyncEngine]":
+    from shared.database import make_async_engine
+
+    engine = make_async_engine(database_url)
+    yield engine
+    await engine.dispose()
