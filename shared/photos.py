@@ -238,7 +238,7 @@ def retry(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd,
 
 
 def give_up(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd) -> Settlement | None:
-    """GENERATING -> FAILED: nothing more will be tried. The settlement, if this was the last photo. Raises LeaseLost."""
+    """GENERATING -> FAILED: nothing more is tried. The settlement, if this was the last photo. Raises LeaseLost."""
     job = _lock_wanted_job(session, claim)
     _change(
         session,

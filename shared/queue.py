@@ -77,7 +77,7 @@ class JobQueue:
     def length(self, queue: str) -> int | None:
         """How many messages wait in the queue; None when Redis does not answer."""
         try:
-            return int(self._redis.llen(queue))  # type: ignore[arg-type]  # a sync client's answer is no coroutine
+            return int(self._redis.llen(queue))
         except redis.RedisError as error:
             log.warning("queue.unreachable", queue=queue, error=str(error))
             return None

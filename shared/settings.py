@@ -24,6 +24,8 @@ class Settings(BaseSettings):
     database_url: str = Field(description="PostgreSQL, as postgresql://user:password@host/name")
     redis_url: str = Field(description="Redis or Valkey (6.2 or newer), as redis://host:6379/0")
     data_dir: Path = Field(Path(".cuggu"), description="Local files: disk storage, preview outputs, embedded servers")
+    api_host: str = Field("127.0.0.1", description="the address the API listens on")
+    api_port: int = 8000
     public_url: str = Field("http://127.0.0.1:8000", description="This API as the outside world reaches it")
     log_format: Literal["console", "json"] = Field("console", description="console to read, json to collect")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

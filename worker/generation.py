@@ -186,27 +186,25 @@ class Generation:
                     self._give_up(claim, attempt, end)
 
     def _keep(self, claim: Claim, attempt: OpenAttempt, prediction: Prediction) -> None:
-        file: PhotoFile | NotYet | AttemptEnd = self._read(prediction)
-        if isinstance(file, AttemptEnd):
-            self._failed(claim, attempt, file)
-            return
+        file = self._read(prediction)
+        match file:
+            case AttemptEnd():
+                self._failed(claim, attempt, file)
+                return
+            case NotYet(after_seconds, _):
+                with self.sessions.begin() as session:
+                    photos.release(session, claim, after_seconds)
+                return
+        with self.sessions.begin() as session:
+            photos.renew(session, claim, self.settings.lease_seconds)
         key = photo_key(claim.job_id, claim.slot)
         try:
-            if isinstance(file, NotYet):
-                after_seconds = file.after_seconds
-            else:
-                with self.sessions.begin() as session:
-                    photos.renew(session, claim, self.settings.lease_seconds)
-                self.storage.put(key, file.body, file.content_type)
-                after_seconds = None
+            self.storage.put(key, file.body, file.content_type)
         except StorageUnavailable:
             log.warning("photo.not_stored", reason="the storage does not answer")
-            after_seconds = STORAGE_AGAIN_SECONDS
-        if after_seconds is not None:
             with self.sessions.begin() as session:
-                photos.release(session, claim, after_seconds)
+                photos.release(session, claim, STORAGE_AGAIN_SECONDS)
             return
-        assert isinstance(file, PhotoFile)
         self._store(claim, attempt, prediction, StoredFile(key, file.width, file.height, len(file.body), file.sha256))
 
     def _read(self, prediction: Prediction) -> PhotoFile | NotYet | AttemptEnd:

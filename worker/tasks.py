@@ -3,6 +3,7 @@
 from functools import cache
 from uuid import UUID
 
+from celery.signals import worker_init
 from sqlalchemy.orm import Session, sessionmaker
 
 from shared.database import make_engine
@@ -42,6 +43,13 @@ def _generation() -> Generation:
         notes=_notes(),
         settings=settings,
     )
+
+
+@worker_init.connect
+def _build(**_: object) -> None:
+    # Once, before the threads come: a wrong setting ends the worker here, with its reason.
+    _generation()
+    _queue()
 
 
 @app.task(name=START_PHOTO)
