@@ -9,7 +9,23 @@ import sys
 import threading
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class CuttableProtocol(HttpToolsProtocol):
+    """Lets an app cut the line under a request, which plain ASGI cannot: see `cut_line`."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"]["cut_line"] = self.transport.abort
+
+
+async def cut_line(scope: Scope) -> None:
+    """Drop the connection of this request without a byte of answer; return from the app afterwards."""
+    scope["state"]["cut_line"]()
+    await asyncio.sleep(0)  # the protocol learns of the loss in the loop's next turn, and then expects no answer
+    await asyncio.sleep(0)
 
 
 def exit_with_parent() -> None:
@@ -37,6 +53,6 @@ def listen(port: int) -> tuple[socket.socket, str]:
 def serve(app: ASGIApp, listener: socket.socket, url: str) -> None:
     """Serve until terminated; prints the address first, because the socket is already listening."""
     exit_with_parent()
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
+    server = uvicorn.Server(uvicorn.Config(app, http=CuttableProtocol, log_level="warning", access_log=False))
     print(json.dumps({"url": url}), flush=True)
     asyncio.run(server.serve(sockets=[listener]))
