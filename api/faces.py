@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from shared.settings import Settings
+
 # A second face counts when its area is at least this share of the main one's. Measured over 552 photographs:
 # passers-by and pictures on the wall fall below it, a couple or a group never does.
 SECOND_FACE_AREA_SHARE = 0.25
@@ -28,6 +30,10 @@ class FaceBox:
     width: float
     height: float
 
+    @property
+    def area(self) -> float:
+        return self.width * self.height
+
 
 class FaceChecker(Protocol):
     async def check(self, jpeg: bytes, width: int, height: int) -> FaceVerdict:
@@ -37,19 +43,37 @@ class FaceChecker(Protocol):
             FaceCheckUnavailable: the checker could not look; never the user's fault.
         """
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Let go of connections; the checker is not used afterwards."""
 
 
-def judge(faces: Sequence[FaceBox], width: int, height: int) -> FaceVerdict:
-    """Exactly one face is accepted; faces much smaller than the main one are taken for background.
+def judge(main: FaceBox | None, others: Sequence[FaceBox], width: int, height: int) -> FaceVerdict:
+    """Exactly one face is accepted in a picture of `width` x `height` pixels.
+
+    `main` is the largest face that the adapter is sure of, `others` are all the rest that it found.
+
+    A small face in the background is overlooked: somebody who walks by, a picture on the wall. It counts, and the
+    verdict is SEVERAL, once its area reaches SECOND_FACE_AREA_SHARE of the main face's, that is half of it in width
+    and height. The rule looks at the boxes alone, so it makes no difference whether an adapter's detector is keen
+    enough to report a face that small. Whether the faces are too many is asked before whether they are too small.
 
     Known limits: this proves one face-like thing, not a living person. Drawings, 3D renders and some dogs pass.
     """
-    if not faces:
+    if main is None:
         return FaceVerdict.NONE
-    main, *others = sorted(faces, key=lambda face: face.width * face.height, reverse=True)
-    if any(face.width * face.height >= SECOND_FACE_AREA_SHARE * main.width * main.height for face in others):
+    if any(face.area >= SECOND_FACE_AREA_SHARE * main.area for face in others):
         return FaceVerdict.SEVERAL
     if main.width < MAIN_FACE_WIDTH_SHARE * max(width, height):
         return FaceVerdict.TOO_SMALL
     return FaceVerdict.ONE
+
+
+def open_face_checker(settings: Settings) -> FaceChecker:
+    """The adapter that the settings name; to be used in one event loop only."""
+    if settings.face_checker == "azure":
+        from api.azure_faces import AzureFaceChecker  # noqa: PLC0415 - imports the SDK
+
+        return AzureFaceChecker(settings)
+    from api.local_faces import LocalFaceChecker  # noqa: PLC0415 - production installs have no OpenCV
+
+    return LocalFaceChecker(settings)
