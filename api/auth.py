@@ -1,0 +1,109 @@
+"""Who is it: a bearer token of the host site (or, in development, of `cuggu token`) becomes a user's id."""
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import Any
+from uuid import UUID
+
+import jwt
+import structlog
+from anyio import to_thread
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from shared import credits
+from shared.errors import Unauthorized
+from shared.settings import Settings
+
+# Known to everyone, so it proves nothing: it serves loopback only, and only in development mode.
+DEVELOPMENT_SECRET = "cuggu-photos-development-only-not-a-secret"  # noqa: S105
+# The site's clock and ours may differ.
+LEEWAY_SECONDS = 30
+JWKS_TIMEOUT_SECONDS = 3
+
+log = structlog.get_logger()
+
+
+class Authenticator:
+    """Checks tokens against exactly one algorithm, issuer and audience."""
+
+    def __init__(self, settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._jwks = (
+            jwt.PyJWKClient(settings.jwt_jwks_url, cache_keys=True, timeout=JWKS_TIMEOUT_SECONDS)
+            if settings.auth_mode == "jwt" and settings.jwt_jwks_url
+            else None
+        )
+
+    async def user_id(self, authorization: str | None) -> UUID:
+        """The user of an `Authorization: Bearer ...` header, made at first sight with the sign-up grant.
+
+        Raises:
+            Unauthorized: there is no token, or it is not one of ours that is valid now.
+        """
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthorized
+        email = await self._email(token.strip())
+        async with self._sessions.begin() as session:
+            return await session.run_sync(credits.provision_user, email, self._settings.signup_credits)
+
+    async def _email(self, token: str) -> str:
+        settings = self._settings
+        key: Any
+        try:
+            if settings.auth_mode == "development":
+                key = DEVELOPMENT_SECRET
+            elif self._jwks is not None:
+                # Fetches the issuer's keys when it meets a new one, with a blocking client.
+                key = (await to_thread.run_sync(self._jwks.get_signing_key_from_jwt, token)).key
+            else:
+                key = settings.jwt_secret.get_secret_value() if settings.jwt_secret else ""
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[settings.jwt_algorithm],  # pinned: the token's own `alg` is never believed
+                issuer=settings.jwt_issuer,
+                audience=settings.jwt_audience,
+                leeway=LEEWAY_SECONDS,
+                options={"require": ["exp", "email"]},
+            )
+        except jwt.PyJWKClientConnectionError as error:
+            log.error("jwks.unreachable", url=settings.jwt_jwks_url, error=str(error))
+            raise Unauthorized from error
+        except jwt.PyJWTError as error:
+            log.info("token.refused", reason=type(error).__name__)
+            raise Unauthorized from error
+        email = claims["email"]
+        if not isinstance(email, str) or "@" not in email:
+            raise Unauthorized
+        return email
+
+
+def development_token(settings: Settings, email: str, lifetime: timedelta = timedelta(days=1)) -> str:
+    """A token as the host site would issue one; accepted in development mode only."""
+    claims = {
+        "email": email,
+        "iss": settings.jwt_issuer,
+        "aud": settings.jwt_audience,
+        "exp": datetime.now(UTC) + lifetime,
+    }
+    return jwt.encode(claims, DEVELOPMENT_SECRET, settings.jwt_algorithm)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def require_loopback_in_development(settings: Settings, host: str) -> None:
+    """Raises ValueError where anyone on the network could sign in as anyone."""
+    if settings.auth_mode == "development" and not is_loopback(host):
+        raise ValueError(
+            f"AUTH_MODE=development would let anyone who reaches {host} sign in as anyone: "
+            "listen on 127.0.0.1, or set AUTH_MODE=jwt"
+        )

@@ -1,0 +1,102 @@
+"""What routes ask for: the adapters that `create_app` built once, the user, the language, a session."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, cast
+from uuid import UUID
+
+from fastapi import Depends, Header, Request
+from fastapi.security import HTTPBearer
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from api.auth import Authenticator, is_loopback
+from api.changes import JobChanges
+from api.errors import preferred_language
+from api.rate_limit import RateLimits
+from api.submission import Submitter
+from api.upload import Submission, receive_submission
+from shared.errors import Unauthorized
+from shared.settings import Settings
+from shared.storage import ObjectStorage
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The collaborators of one API process."""
+
+    settings: Settings
+    sessions: async_sessionmaker[AsyncSession]
+    storage: ObjectStorage
+    authenticator: Authenticator
+    submitter: Submitter
+    limits: RateLimits
+    changes: JobChanges
+
+
+def parts(request: Request) -> Parts:
+    return cast(Parts, request.app.state.parts)
+
+
+PartsDep = Annotated[Parts, Depends(parts)]
+
+
+async def current_user(
+    request: Request,
+    parts: PartsDep,
+    authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
+    _documented: Annotated[object, Depends(HTTPBearer(auto_error=False))] = None,
+) -> UUID:
+    """The id of whoever sends this request. Raises Unauthorized."""
+    server = request.scope.get("server")
+    if parts.settings.auth_mode == "development" and server and not is_loopback(server[0]):
+        # Started on an address that others can reach, whatever the settings said.
+        raise Unauthorized
+    return await parts.authenticator.user_id(authorization)
+
+
+UserDep = Annotated[UUID, Depends(current_user)]
+
+
+async def database_session(parts: PartsDep) -> AsyncIterator[AsyncSession]:
+    """For one short read or write; a route that writes says `async with session.begin()`."""
+    async with parts.sessions() as session:
+        yield session
+
+
+SessionDep = Annotated[AsyncSession, Depends(database_session)]
+LanguageDep = Annotated[str, Depends(preferred_language)]
+
+
+async def submission(request: Request, parts: PartsDep, _user: UserDep) -> Submission:
+    """The form, read only once it is known whose it is."""
+    return await receive_submission(request, parts.settings.upload_max_bytes)
+
+
+SubmissionDep = Annotated[Submission, Depends(submission)]
+
+# FastAPI would read a declared form before it asks who is sending it; so the form is declared to the docs only.
+SUBMISSION_DOCS = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image", "style"],
+                    "properties": {
+                        "image": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "one person's portrait: JPEG, PNG, WebP or HEIC, 10 MB at most",
+                        },
+                        "style": {
+                            "type": "string",
+                            "enum": ["CLASSIC", "MODERN", "VINTAGE", "ROMANTIC", "CINEMATIC"],
+                        },
+                        "role": {"type": "string", "enum": ["GROOM", "BRIDE"]},
+                    },
+                }
+            }
+        },
+    }
+}

@@ -1,0 +1,117 @@
+"""Jobs as their owner sees them: hand-written reads, one statement each, straight to the wire's form."""
+
+import hashlib
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.errors import InvalidRequest, NotFound
+
+_COLUMNS = """
+    j.id, j.status, j.style, j.role, j.error_code, j.selected_photo_id, j.created_at, j.completed_at,
+    j.portrait_deleted_at IS NULL AS has_portrait,
+    EXISTS (SELECT FROM ledger_entries l WHERE l.job_id = j.id AND l.kind = 'REFUND') AS refunded,
+    (SELECT json_agg(json_build_object('id', p.id, 'slot', p.slot, 'status', p.status,
+                                       'width', p.width, 'height', p.height) ORDER BY p.slot)
+       FROM photos p WHERE p.job_id = j.id) AS photos
+"""
+_ONE = text(f"SELECT {_COLUMNS} FROM jobs j WHERE j.id = :job_id AND j.user_id = :user_id")  # noqa: S608
+_PAGE = text(
+    f"SELECT {_COLUMNS} FROM jobs j WHERE j.user_id = :user_id "  # noqa: S608
+    "AND (CAST(:before AS timestamptz) IS NULL OR (j.created_at, j.id) < (:before, :before_id)) "
+    "ORDER BY j.created_at DESC, j.id DESC LIMIT :limit"
+)
+_BALANCE = text("SELECT credits FROM users WHERE id = :user_id")
+
+# Why a job ended as it did, in its user's words; every one of these says what it cost.
+_ERRORS = {
+    "moderated": (
+        "안전 필터 때문에 사진을 만들지 못했습니다. 다른 사진이나 스타일로 시도해주세요",
+        "The generator's safety filter stopped this photo. Please try another portrait or style",
+    ),
+    "bad_input": (
+        "이 사진으로는 만들 수 없습니다. 다른 사진으로 시도해주세요",
+        "The generator could not use this portrait. Please try another one",
+    ),
+    "deadline_exceeded": ("시간 안에 만들지 못했습니다", "The photos could not be made in time"),
+    "canceled": ("취소한 작업입니다", "The job was canceled"),
+}
+_OTHER_ERROR = ("AI 생성 중 오류가 발생했습니다", "Something went wrong while making the photos")
+_REFUNDED = ("크레딧은 환불되었습니다", "Your credit has been returned")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    jobs: list[dict[str, Any]]
+    next_cursor: str | None
+    remaining_credits: int
+
+
+async def read_job(session: AsyncSession, user_id: UUID, job_id: UUID, language: str) -> dict[str, Any]:
+    """The job as `GET /jobs/{id}` answers it. Raises NotFound, for another user's job too."""
+    row = (await session.execute(_ONE, {"job_id": job_id, "user_id": user_id})).mappings().one_or_none()
+    if row is None:
+        raise NotFound
+    return _view(row, language)
+
+
+async def read_page(session: AsyncSession, user_id: UUID, limit: int, cursor: str | None, language: str) -> Page:
+    """The user's jobs, newest first. Raises InvalidRequest for a cursor that is not one of ours."""
+    before, before_id = _parse_cursor(cursor) if cursor else (None, None)
+    parameters = {"user_id": user_id, "before": before, "before_id": before_id, "limit": limit + 1}
+    rows = (await session.execute(_PAGE, parameters)).mappings().all()
+    balance = await session.scalar(_BALANCE, {"user_id": user_id})
+    more = len(rows) > limit
+    last = rows[limit - 1] if more else None
+    return Page([_view(row, language) for row in rows[:limit]], _cursor(last) if last else None, balance or 0)
+
+
+def etag(job: dict[str, Any]) -> str:
+    """The same for as long as nothing about the job changes."""
+    return f'"{hashlib.sha256(json.dumps(job, default=str).encode()).hexdigest()[:24]}"'
+
+
+def _view(row: RowMapping, language: str) -> dict[str, Any]:
+    photos = [
+        {**photo, "url": f"/media/{photo['id']}" if photo["status"] == "STORED" else None} for photo in row["photos"]
+    ]
+    return {
+        "id": row["id"],
+        "status": row["status"],
+        "style": row["style"],
+        "role": row["role"],
+        "progress": {"done": sum(photo["status"] == "STORED" for photo in photos), "total": len(photos)},
+        "photos": photos,
+        "portrait_url": f"/media/portraits/{row['id']}" if row["has_portrait"] else None,
+        "selected_photo_id": row["selected_photo_id"],
+        "error": _error(row["error_code"], row["refunded"], language),
+        "eta_seconds": None,
+        "created_at": row["created_at"],
+        "completed_at": row["completed_at"],
+    }
+
+
+def _error(code: str | None, refunded: bool, language: str) -> dict[str, Any] | None:
+    if code is None:
+        return None
+    index = 0 if language == "ko" else 1
+    told = _ERRORS.get(code, _OTHER_ERROR)[index]
+    return {"code": code, "detail": f"{told}. {_REFUNDED[index]}" if refunded else told, "refunded": refunded}
+
+
+def _cursor(row: RowMapping) -> str:
+    return urlsafe_b64encode(f"{row['created_at'].isoformat()}|{row['id']}".encode()).decode()
+
+
+def _parse_cursor(cursor: str) -> tuple[datetime, UUID]:
+    try:
+        created_at, _, job_id = urlsafe_b64decode(cursor.encode()).decode().partition("|")
+        return datetime.fromisoformat(created_at), UUID(job_id)
+    except ValueError as error:
+        raise InvalidRequest(fields=["cursor"]) from error

@@ -1,0 +1,120 @@
+"""The HTTP side: `create_app()` builds the adapters once and mounts the routes and the one error renderer."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from uuid import uuid4
+
+import structlog
+from fastapi import FastAPI
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.auth import Authenticator
+from api.changes import JobChanges
+from api.dependencies import Parts
+from api.errors import install_error_renderer
+from api.faces import open_face_checker
+from api.rate_limit import RateLimits
+from api.redis_guard import TIMEOUT_SECONDS, RedisGuard
+from api.remembered_faces import RememberedFaces
+from api.routes import health, jobs, me, media, plan, styles
+from api.submission import Submitter
+from shared.database import make_async_engine
+from shared.queue import JobQueue, make_celery
+from shared.settings import Settings, get_settings
+from shared.storage import open_storage
+from shared.telemetry import configure_logging
+
+DESCRIPTION = """One portrait in, four wedding photos out.
+
+Submit a job with `POST /jobs`, follow it with `GET /jobs/{id}?wait=25`, and look at its photos under the addresses
+it names. A job costs one credit; if it cannot be completed the credit comes back by itself. Errors are
+`application/problem+json` with a `code` for programs and a `detail` for people, in Korean or English.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application, ready for any ASGI server.
+
+    Raises:
+        pydantic.ValidationError: a setting is missing or wrong.
+    """
+    settings = settings or get_settings()
+    configure_logging(settings)
+    app = FastAPI(
+        title="Cuggu photos",
+        description=DESCRIPTION,
+        version="0.1.0",
+        lifespan=lambda app: _lifespan(app, settings),
+    )
+    for module in (jobs, media, me, styles, plan, health):
+        app.include_router(module.router)
+    install_error_renderer(app, {plan.PREFIX: plan.plan_error})
+    app.add_middleware(RequestId)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
+    async with AsyncExitStack() as closing:
+        engine = make_async_engine(settings.database_url)
+        closing.push_async_callback(engine.dispose)
+        sessions = async_sessionmaker(engine, expire_on_commit=False)
+        redis = Redis.from_url(
+            settings.redis_url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
+        )
+        closing.push_async_callback(redis.aclose)
+        # A subscription is silent for as long as nothing changes, so it must not time out on reading.
+        subscriber = Redis.from_url(settings.redis_url, socket_connect_timeout=TIMEOUT_SECONDS)
+        closing.push_async_callback(subscriber.aclose)
+        changes = JobChanges(subscriber)
+        await changes.start()
+        closing.push_async_callback(changes.stop)
+        face_checker = open_face_checker(settings)
+        closing.push_async_callback(face_checker.close)
+        guard = RedisGuard()
+        limits = RateLimits(settings, guard)
+        storage = open_storage(settings)
+        app.state.redis = redis
+        app.state.parts = Parts(
+            settings=settings,
+            sessions=sessions,
+            storage=storage,
+            authenticator=Authenticator(settings, sessions),
+            limits=limits,
+            changes=changes,
+            submitter=Submitter(
+                settings=settings,
+                sessions=sessions,
+                storage=storage,
+                faces=RememberedFaces(face_checker, redis, guard, settings.face_verdict_seconds),
+                limits=limits,
+                guard=guard,
+                queue=JobQueue(make_celery(settings), settings.redis_url),
+            ),
+        )
+        yield
+
+
+class RequestId:
+    """One id per request, in the log's context and in the answer; a proxy's own id is taken over."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("ascii", "ignore")
+        request_id = given if given.isalnum() and len(given) <= 64 else uuid4().hex
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            await self._app(scope, receive, send_with_id)

@@ -1,0 +1,131 @@
+"""Submit a job, follow it, list, choose, cancel."""
+
+import time
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic_core import to_json
+
+from api.dependencies import (
+    SUBMISSION_DOCS,
+    LanguageDep,
+    Parts,
+    PartsDep,
+    SessionDep,
+    SubmissionDep,
+    UserDep,
+)
+from api.job_view import etag, read_job, read_page
+from api.rate_limit import Allowance
+from api.schemas import JobOut, JobPage, ProblemOut, SelectionIn, SubmittedOut
+from shared import jobs
+from shared.models import ACTIVE_JOB
+
+POLL_AFTER_SECONDS = 2  # what we ask clients to wait between polls
+
+router = APIRouter(tags=["jobs"], responses={"4XX": {"model": ProblemOut}, "5XX": {"model": ProblemOut}})
+
+
+@router.post(
+    "/jobs",
+    status_code=202,
+    openapi_extra=SUBMISSION_DOCS,
+    responses={202: {"model": SubmittedOut}, 200: {"model": SubmittedOut, "description": "a replay of an earlier one"}},
+)
+async def submit_job(
+    request: Request,
+    parts: PartsDep,
+    user_id: UserDep,
+    submission: SubmissionDep,
+    language: LanguageDep,
+    idempotency_key: Annotated[str | None, Header(max_length=255, description="repeat it to be safe to repeat")] = None,
+) -> Response:
+    """Ask for four photos of one person in one style; costs one credit, which comes back if they cannot be made."""
+    submitted = await parts.submitter.submit(user_id, submission)
+    async with parts.sessions() as session:
+        job = await read_job(session, user_id, submitted.job_id, language)
+    headers = {"Location": f"/jobs/{submitted.job_id}", **_allowance(await parts.limits.allowance(user_id))}
+    if submitted.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    if job["status"] in ACTIVE_JOB:
+        headers["Retry-After"] = str(POLL_AFTER_SECONDS)
+    return _json({**job, "remaining_credits": submitted.credits_left}, 200 if submitted.replayed else 202, headers)
+
+
+@router.get("/jobs/{job_id}", responses={200: {"model": JobOut}, 304: {"description": "nothing has changed"}})
+async def get_job(
+    job_id: UUID,
+    parts: PartsDep,
+    user_id: UserDep,
+    language: LanguageDep,
+    wait: Annotated[float, Query(ge=0, le=60, description="hold the answer this many seconds for a change")] = 0,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The job as it is. With `wait`, as soon as it differs from `If-None-Match` (or from now)."""
+    job, tag = await _read(parts, user_id, job_id, language)
+    known = if_none_match or tag
+    until = time.monotonic() + wait
+    while tag == known and job["status"] in ACTIVE_JOB and (left := until - time.monotonic()) > 0:
+        await parts.changes.wait(job_id, left)
+        job, tag = await _read(parts, user_id, job_id, language)
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept-Language, Authorization"}
+    if job["status"] in ACTIVE_JOB:
+        headers["Retry-After"] = str(POLL_AFTER_SECONDS)
+    if tag == if_none_match:
+        return Response(status_code=304, headers=headers)
+    return _json(job, 200, headers)
+
+
+@router.get("/jobs")
+async def list_jobs(
+    session: SessionDep,
+    user_id: UserDep,
+    language: LanguageDep,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
+) -> JobPage:
+    """Your jobs, newest first, with the credits you have."""
+    page = await read_page(session, user_id, limit, cursor, language)
+    return JobPage.model_validate(page, from_attributes=True)
+
+
+@router.put("/jobs/{job_id}/selection")
+async def select_photo(
+    job_id: UUID, selection: SelectionIn, session: SessionDep, user_id: UserDep, language: LanguageDep
+) -> JobOut:
+    """Choose one of the job's stored photos; choosing again replaces the choice."""
+    async with session.begin():
+        await session.run_sync(jobs.select_photo, user_id, job_id, selection.photo_id)
+    return JobOut.model_validate(await read_job(session, user_id, job_id, language))
+
+
+@router.post("/jobs/{job_id}/cancel")
+async def cancel_job(
+    job_id: UUID, parts: PartsDep, session: SessionDep, user_id: UserDep, language: LanguageDep
+) -> JobOut:
+    """Stop the job. The credit comes back unless a photo had been stored already; that photo stays yours."""
+    async with session.begin():
+        await session.run_sync(jobs.cancel, user_id, job_id)
+    return JobOut.model_validate(await read_job(session, user_id, job_id, language))
+
+
+async def _read(parts: Parts, user_id: UUID, job_id: UUID, language: str) -> tuple[dict[str, Any], str]:
+    async with parts.sessions() as session:
+        job = await read_job(session, user_id, job_id, language)
+    return job, etag(job)
+
+
+def _allowance(allowance: Allowance | None) -> dict[str, str]:
+    if allowance is None:
+        return {}
+    return {
+        "RateLimit-Limit": str(allowance.limit),
+        "RateLimit-Remaining": str(allowance.remaining),
+        "RateLimit-Reset": str(allowance.reset_seconds),
+    }
+
+
+def _json(body: dict[str, Any], status: int, headers: dict[str, str]) -> Response:
+    # Our own statement made this body: validating it again would cost more than making it.
+    return Response(to_json(body), status, headers, media_type="application/json")

@@ -1,0 +1,57 @@
+"""Stored pictures under addresses that stay: unguessable, and dead once the picture is deleted."""
+
+from typing import Annotated
+from uuid import UUID
+
+from anyio import to_thread
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import RedirectResponse
+from sqlalchemy import select
+
+from api.dependencies import Parts, PartsDep, SessionDep
+from shared.errors import NotFound
+from shared.models import Job, Photo, PhotoStatus
+from shared.storage import ObjectNotFound
+
+router = APIRouter(prefix="/media", tags=["media"])
+
+
+@router.get("/portraits/{job_id}", response_class=Response)
+async def get_portrait(job_id: UUID, parts: PartsDep, session: SessionDep) -> Response:
+    """The portrait of a job, for as long as it is kept."""
+    key = await session.scalar(select(Job.portrait_key).where(Job.id == job_id, Job.portrait_deleted_at.is_(None)))
+    return await _serve(parts, key, None)
+
+
+@router.get("/{photo_id}", response_class=Response)
+async def get_photo(
+    photo_id: UUID,
+    parts: PartsDep,
+    session: SessionDep,
+    download: Annotated[bool, Query(description="save it as a file instead of showing it")] = False,
+) -> Response:
+    """A stored photo: 307 to a short-lived private address, or the file itself where it is on our disk."""
+    row = (
+        await session.execute(
+            select(Photo.object_key, Photo.slot).where(Photo.id == photo_id, Photo.status == PhotoStatus.STORED)
+        )
+    ).one_or_none()
+    if row is None:
+        raise NotFound
+    return await _serve(parts, row.object_key, f"cuggu-{row.slot + 1}.jpg" if download else None)
+
+
+async def _serve(parts: Parts, key: str | None, download_name: str | None) -> Response:
+    if key is None:
+        raise NotFound
+    url = await to_thread.run_sync(lambda: parts.storage.signed_url(key, download_name=download_name))
+    if url is not None:
+        return RedirectResponse(url, 307, {"Cache-Control": "private, no-store"})
+    try:
+        stored = await to_thread.run_sync(parts.storage.get, key)
+    except ObjectNotFound as error:
+        raise NotFound from error
+    headers = {"Cache-Control": "private, max-age=300", "X-Content-Type-Options": "nosniff"}
+    if download_name is not None:
+        headers["Content-Disposition"] = f'attachment; filename="{download_name}"'
+    return Response(stored.body, media_type=stored.content_type, headers=headers)

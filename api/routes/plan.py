@@ -1,0 +1,112 @@
+"""The three routes of the product's first plan, with its bodies, over the same use cases.
+
+A page that was written for the plan works unchanged. Two of its fields are left out on purpose: what a job cost
+us and the provider's id are nobody's business but ours.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from api.dependencies import SUBMISSION_DOCS, PartsDep, SessionDep, SubmissionDep, UserDep
+from api.errors import PROBLEMS
+from api.job_view import read_job, read_page
+from shared import jobs
+from shared.errors import NotFound
+from shared.models import ACTIVE_JOB, JobStatus
+
+WAIT_SECONDS = 120
+HISTORY_LENGTH = 20
+PREFIX = "/api/ai"
+
+# The plan's own sentences, word for word; a code that is not here is told in English by the table of all errors.
+_SENTENCES = {
+    "no_face": "얼굴이 감지되지 않았습니다",
+    "multiple_faces": "1명의 얼굴만 업로드해주세요",
+    "face_check_unavailable": "얼굴 감지 실패",
+    "internal": "AI 생성 중 오류가 발생했습니다",
+    "not_found": "Generation not found",
+    "storage_unavailable": "AI 생성 중 오류가 발생했습니다",
+}
+
+router = APIRouter(prefix=PREFIX, tags=["plan"])
+
+
+class SelectIn(BaseModel):
+    generationId: UUID
+    selectedUrl: str
+
+
+@router.post("/generate", openapi_extra=SUBMISSION_DOCS)
+async def generate(request: Request, parts: PartsDep, user_id: UserDep, submission: SubmissionDep) -> Response:
+    """Submit a job and wait for its end, at most two minutes; the job goes on if the wait ends first."""
+    submitted = await parts.submitter.submit(user_id, submission)
+    until = time.monotonic() + WAIT_SECONDS
+    while True:
+        async with parts.sessions() as session:
+            job = await read_job(session, user_id, submitted.job_id, "ko")
+            balance = (await read_page(session, user_id, 1, None, "ko")).remaining_credits
+        left = until - time.monotonic()
+        if job["status"] not in ACTIVE_JOB or left <= 0:
+            break
+        await parts.changes.wait(submitted.job_id, left)
+    if job["status"] not in (JobStatus.COMPLETED, *ACTIVE_JOB):
+        return JSONResponse({"error": _SENTENCES["internal"]}, 500)
+    row = _generation(request, job)
+    data = {name: row[name] for name in ("id", "originalUrl", "generatedUrls", "style")}
+    return _json({"success": True, "data": {**data, "remainingCredits": balance}})
+
+
+@router.get("/generations")
+async def generations(request: Request, session: SessionDep, user_id: UserDep) -> Response:
+    """The twenty newest jobs."""
+    page = await read_page(session, user_id, HISTORY_LENGTH, None, "ko")
+    rows = [{**_generation(request, job), "userId": user_id} for job in page.jobs]
+    return _json({"success": True, "data": rows, "remainingCredits": page.remaining_credits})
+
+
+@router.post("/select")
+async def select(request: Request, selection: SelectIn, session: SessionDep, user_id: UserDep) -> Response:
+    """Choose a photo by its address."""
+    try:
+        photo_id = UUID(selection.selectedUrl.rstrip("/").rpartition("/")[2])
+    except ValueError as error:
+        raise NotFound from error
+    async with session.begin():
+        await session.run_sync(jobs.select_photo, user_id, selection.generationId, photo_id)
+    return _json({"success": True, "data": {"selectedUrl": selection.selectedUrl}})
+
+
+def plan_error(_request: Request, code: str, details: Mapping[str, Any]) -> JSONResponse:
+    """An error in the plan's form: `{"error": ...}`, with the balance where a credit is missing."""
+    problem = PROBLEMS[code]
+    body: dict[str, Any] = {"error": _SENTENCES.get(code, problem.en)}
+    if code == "insufficient_credits":
+        body["balance"] = details["balance"]
+    return JSONResponse(body, problem.status)
+
+
+def _generation(request: Request, job: dict[str, Any]) -> dict[str, Any]:
+    base = str(request.base_url).rstrip("/")
+    urls = {str(photo["id"]): base + photo["url"] for photo in job["photos"] if photo["url"]}
+    return {
+        "id": job["id"],
+        "originalUrl": base + job["portrait_url"] if job["portrait_url"] else None,
+        "style": job["style"],
+        "generatedUrls": list(urls.values()),
+        "selectedUrl": urls.get(str(job["selected_photo_id"])),
+        "status": job["status"],
+        "creditsUsed": 0 if job["error"] and job["error"]["refunded"] else 1,
+        "createdAt": job["created_at"],
+        "completedAt": job["completed_at"],
+    }
+
+
+def _json(body: dict[str, Any]) -> Response:
+    return Response(to_json(body), media_type="application/json")

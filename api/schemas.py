@@ -1,0 +1,96 @@
+"""The wire's forms: what clients send and receive. Times are RFC 3339 in UTC, ids are UUIDs."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from shared.models import JobStatus, LedgerKind, PhotoStatus
+from shared.styles import Role, Style
+
+
+class Progress(BaseModel):
+    done: int = Field(description="photos stored")
+    total: int
+
+
+class PhotoOut(BaseModel):
+    id: UUID
+    slot: int = Field(ge=0, le=3)
+    status: PhotoStatus
+    url: str | None = Field(description="stable address of a stored photo, relative to the API")
+    width: int | None = Field(description="pixels")
+    height: int | None = Field(description="pixels")
+
+
+class JobError(BaseModel):
+    code: str
+    detail: str = Field(description="a sentence for the user, by Accept-Language")
+    refunded: bool = Field(description="whether the job's credit has been given back")
+
+
+class JobOut(BaseModel):
+    id: UUID
+    status: JobStatus
+    style: Style
+    role: Role | None
+    progress: Progress
+    photos: list[PhotoOut]
+    portrait_url: str | None = Field(description="null once the portrait has been deleted")
+    selected_photo_id: UUID | None
+    error: JobError | None
+    eta_seconds: float | None = Field(description="null while it is not known")
+    created_at: datetime
+    completed_at: datetime | None
+
+
+class SubmittedOut(JobOut):
+    remaining_credits: int | None = Field(description="from the ledger entry just written; null for a replay")
+
+
+class JobPage(BaseModel):
+    jobs: list[JobOut]
+    next_cursor: str | None = Field(description="give it as `cursor` for the next page; null on the last one")
+    remaining_credits: int
+
+
+class SelectionIn(BaseModel):
+    photo_id: UUID
+
+
+class MeOut(BaseModel):
+    id: UUID
+    email: str
+    credits: int
+
+
+class LedgerEntryOut(BaseModel):
+    kind: LedgerKind
+    amount: int
+    balance_after: int
+    job_id: UUID | None
+    reference: str | None
+    created_at: datetime
+
+
+class CreditsOut(BaseModel):
+    credits: int
+    entries: list[LedgerEntryOut] = Field(description="newest first")
+
+
+class StyleOut(BaseModel):
+    key: Style
+    label_ko: str
+    label_en: str
+    description_ko: str
+    description_en: str
+    sample_url: str | None
+
+
+class ProblemOut(BaseModel):
+    """RFC 9457 problem details, as `application/problem+json`; some codes add numbers of their own."""
+
+    type: str
+    status: int
+    code: str
+    detail: str
