@@ -118,7 +118,7 @@ class Submitter:
             raise InsufficientCredits(balance=balance or 0)
 
     async def _check_face(self, portrait: Portrait) -> None:
-        verdict = await self._faces.verdict(portrait.sha256, portrait.jpeg, portrait.width, portrait.height)
+        verdict = await self._faces.verdict(portrait.jpeg_sha256, portrait.jpeg, portrait.width, portrait.height)
         match verdict:
             case FaceVerdict.NONE:
                 raise NoFace
