@@ -40,7 +40,6 @@ class _Server(ABC):
         self.process: subprocess.Popen[bytes] | None = None
         self.password = ""
         self._lock: Lock | None = None
-        self._port_is_given = port is not None
 
     def __enter__(self) -> Self:
         self.start()

@@ -3,6 +3,7 @@
 import ctypes
 import fcntl
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -143,22 +144,23 @@ class Lock:
 
 
 def free_port() -> int:
-    """A loopback port that is free now; another process may still take it before we do."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that is free now, below the ranges from which systems take ports for outgoing connections."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        if listen_error("127.0.0.1", port) is None:
+            return port
 
 
-def port_is_free(host: str, port: int) -> bool:
+def listen_error(host: str, port: int) -> OSError | None:
+    """Why nobody could listen there now; None when one can."""
     with socket.socket() as probe:
         # As servers do it: a port in TIME_WAIT after the last run counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-        return True
+        except OSError as error:
+            return error
+        return None
 
 
 def tail(path: Path, lines: int = 20) -> str:

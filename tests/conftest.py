@@ -2,9 +2,9 @@
 
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.orm import Session
 
+    from tests.stack import RunningStack
+
 RUN_DIR = "CUGGU_TEST_RUN_DIR"
-_users = pytest.StashKey[object]()
+_users = pytest.StashKey[IO[bytes]]()
+_stacks = pytest.StashKey["list[RunningStack]"]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,6 +38,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput") and _users in config.stash:
         leave_run(Path(os.environ.pop(RUN_DIR)), config.stash[_users])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test's report shows what its processes said last."""
+    report = yield
+    if report.failed:
+        for stack in item.stash.get(_stacks, []):
+            report.sections += [(f"{name} of the stack", text) for name, text in stack.log_tails()]
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -158,3 +171,28 @@ async def async_engine(database_url: str, anyio_backend: str) -> "AsyncIterator[
     engine = make_async_engine(database_url)
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture
+def running_stack(
+    request: pytest.FixtureRequest, database_url: str, redis_url: str, tmp_path: Path
+) -> "Iterator[Callable[..., RunningStack]]":
+    """Start API, worker and beat as real processes on this test's database, and return when they are ready.
+
+    Takes `env` (settings as environment variables) and whatever else `RunningStack` takes.
+    """
+    from tests.stack import RunningStack
+
+    stacks = request.node.stash.setdefault(_stacks, [])
+
+    def start(env: Mapping[str, str] | None = None, **options: Any) -> RunningStack:
+        addresses = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+        name = f"data-{len(stacks) + 1}" if stacks else "data"  # the first shares it with `settings`
+        stack = RunningStack(tmp_path / name, {**addresses, **(env or {})}, **options)
+        stacks.append(stack)
+        stack.begin()
+        return stack
+
+    yield start
+    for stack in stacks:
+        stack.end()

@@ -1,0 +1,21 @@
+"""The `cuggu` command. Every file of commands has a `register(app)` and one line below."""
+
+import typer
+
+from cli import serve
+
+app = typer.Typer(
+    name="cuggu",
+    help="Cuggu photos: one portrait in, four wedding photos out.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_show_locals=False,  # locals hold tokens and addresses with passwords
+)
+
+
+@app.callback()
+def _cuggu() -> None:
+    """Keeps `serve` a subcommand while it is the only one."""
+
+
+serve.register(app)

@@ -1,0 +1,75 @@
+"""Real processes around one test's own database, for tests of the whole way through."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from cli.processes import free_port
+from cli.stack import COMMANDS, Stack
+from shared.settings import Settings
+
+
+class RunningStack:
+    """API, worker and beat as processes. Ends with the test that asked for it (fixture `running_stack`)."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        env: Mapping[str, str],
+        *,
+        processes: Iterable[str] = ("api", "worker", "beat"),
+        commands: Mapping[str, tuple[str, ...]] = COMMANDS,
+    ) -> None:
+        """`env` must name DATABASE_URL (migrated) and REDIS_URL; of our own environment no setting gets through."""
+        settings = {name.upper() for name in Settings.model_fields}
+        inherited = {name: value for name, value in os.environ.items() if name.upper() not in settings}
+        # An empty value counts as absent to the settings, and hides what a developer's .env says.
+        blank = dict.fromkeys(settings, "")
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self._stack = Stack(
+            data_dir,
+            environment=inherited | blank | {"PUBLIC_URL": "", "LOG_LEVEL": "INFO"} | dict(env),
+            processes=processes,
+            commands=commands,
+            port=free_port(),
+            flower_port=free_port(),
+            migrate=False,
+        )
+        self.data_dir = self._stack.data_dir
+        self.api_url = self._stack.api_url
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What the processes were started with, for commands of the test's own."""
+        return dict(self._stack.environment)
+
+    def begin(self) -> None:
+        self._stack.start()
+        self._stack.wait_ready()
+
+    def start(self, name: str) -> None:
+        """Start a process (again), or one more, such as `worker-2`; returns when it is ready."""
+        self._stack.start_process(name)
+        self._stack.wait_ready()
+
+    def kill(self, name: str) -> None:
+        """SIGKILL."""
+        self._stack.kill_process(name)
+
+    def stop(self, name: str) -> None:
+        """SIGTERM, and wait."""
+        self._stack.stop_process(name)
+
+    def pid(self, name: str) -> int:
+        return self._stack.pid(name)
+
+    def logs(self, name: str, lines: int = 10_000) -> str:
+        return self._stack.logs(name, lines)
+
+    def log_tails(self) -> list[tuple[str, str]]:
+        """(file name, last lines) of every log, for a failed test's report."""
+        logs = sorted((self.data_dir / "logs").glob("*.log"))
+        return [(log.name, self._stack.logs(log.stem, 40)) for log in logs]
+
+    def end(self) -> None:
+        self._stack.stop()
