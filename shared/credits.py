@@ -25,7 +25,7 @@ def provision_user(session: Session, email: str, signup_credits: int) -> UUID:
     user_id = session.scalar(select(User.id).where(User.email == email))
     if user_id is not None:
         return user_id
-    created = session.scalar(
+    created: UUID | None = session.scalar(
         upsert(User).values(email=email).on_conflict_do_nothing(index_elements=[User.email]).returning(User.id)
     )
     if created is None:

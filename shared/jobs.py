@@ -85,11 +85,13 @@ def accept(session: Session, new: NewJob) -> Accepted | None:
     if inserted is None:
         return None
     credits_left = credits.charge(session, new.user_id, new.id)
-    photo_ids = session.scalars(
-        insert(Photo).returning(Photo.id, sort_by_parameter_order=True),
+    inserted_photos = session.execute(
+        insert(Photo)
         # The message is about to be sent: the sweep need not send it too.
-        [{"job_id": new.id, "slot": slot, "sent_at": db_now()} for slot in range(PHOTOS_PER_JOB)],
-    ).all()
+        .values([{"job_id": new.id, "slot": slot, "sent_at": db_now()} for slot in range(PHOTOS_PER_JOB)])
+        .returning(Photo.slot, Photo.id)
+    )
+    photo_ids = [photo_id for _, photo_id in sorted((slot, photo_id) for slot, photo_id in inserted_photos)]
     record_event(session, new.id, "job.accepted", style=new.style, credits_left=credits_left)
     return Accepted(tuple(photo_ids), credits_left)
 
