@@ -28,7 +28,7 @@ def new_id(length: int = 26) -> str:
 
 
 def stamp(moment: datetime | None) -> str | None:
-    return moment and moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z") if moment else None
 
 
 @dataclass(eq=False)
@@ -116,10 +116,11 @@ class Run:
 class Runs:
     """All predictions of the account, and the tasks that let them live."""
 
-    def __init__(self, dials: Dials, chance: random.Random, api_url: str, uploads: Mapping[str, bytes]) -> None:
+    def __init__(self, dials: Dials, chance: random.Random, api_url: str) -> None:
+        self.uploads: dict[str, bytes] = {}  # by the id under which /v1/files gave them out
         self.by_id: dict[str, Run] = {}
         self.by_file: dict[str, Run] = {}
-        self._dials, self._chance, self._api_url, self._uploads = dials, chance, api_url, uploads
+        self._dials, self._chance, self._api_url = dials, chance, api_url
         self._web = httpx.AsyncClient(timeout=10, follow_redirects=True, trust_env=False)
         self._bases: dict[bytes, Image.Image] = {}
 
@@ -165,7 +166,7 @@ class Runs:
         await self._web.aclose()
 
     async def _live(self, run: Run, notify: Callable[[Run, str], Awaitable[None]]) -> None:
-        remaining = run.deadline and (run.deadline - datetime.now(UTC)).total_seconds()
+        remaining = (run.deadline - datetime.now(UTC)).total_seconds() if run.deadline else None
         try:
             async with asyncio.timeout(remaining):
                 await self._work(run, notify)
@@ -233,7 +234,7 @@ class Runs:
         """The input picture, as the vendor would get it: its own file, a data: address, or an HTTP GET."""
         files = f"{self._api_url}/v1/files/"
         if address.startswith(files):
-            return self._uploads[address.removeprefix(files)]
+            return self.uploads[address.removeprefix(files)]
         if address.startswith("data:"):
             return base64.b64decode(address.partition(";base64,")[2])
         response = await self._web.get(address)

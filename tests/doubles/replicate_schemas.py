@@ -157,7 +157,7 @@ def _problem(error: ValidationError) -> dict[str, str]:
             missing = str(error.message).split("'")[1]
             return _as_field("required", field, f"{missing} is required")
         case "enum":
-            allowed: list[str] = error.schema["enum"]  # type: ignore[index,call-overload]
+            allowed: list[str] = error.schema["enum"]  # type: ignore[index]
             choices = ", ".join(f'"{choice}"' for choice in allowed)
             return _as_field("enum", field, f"{name} must be one of the following: {choices}")
         case "maximum":

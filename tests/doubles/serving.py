@@ -53,6 +53,10 @@ def listen(port: int) -> tuple[socket.socket, str]:
 def serve(app: ASGIApp, listener: socket.socket, url: str) -> None:
     """Serve until terminated; prints the address first, because the socket is already listening."""
     exit_with_parent()
-    server = uvicorn.Server(uvicorn.Config(app, http=CuttableProtocol, log_level="warning", access_log=False))
+    # An answer that is being withheld on purpose must not keep the process from ending.
+    config = uvicorn.Config(
+        app, http=CuttableProtocol, log_level="error", access_log=False, timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
     print(json.dumps({"url": url}), flush=True)
     asyncio.run(server.serve(sockets=[listener]))
