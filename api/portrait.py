@@ -1,0 +1,205 @@
+"""From an uploaded file to the portrait that everything after works with, or a refusal; nothing else happens here."""
+
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from io import BytesIO
+
+from PIL import Image, ImageCms
+
+from api.heic_decoder import HeicDecoderUnusable, HeicRefused, decode_heic
+from shared.errors import InvalidImage
+
+MIN_SIDE_PX = 200  # faces below 36 px are not found (Azure Face), and even a blank JPEG of this size has its 1 KB
+JPEG_MAX_BYTES = 6_000_000  # Azure Face takes 6 MB
+JPEG_QUALITIES = (92, 85, 75, 60, 40)
+
+# Each scan of a progressive JPEG walks over the whole picture: 1 ns per pixel and scan (measured). Real photographs
+# had 15 scans at most; 400 fit into 66 kB.
+JPEG_MAX_SCANS = 64
+JPEG_MAX_SCANNED_PIXELS = 1_000_000_000
+# libwebp keeps two canvases beside the picture: 16 bytes per pixel (measured), four times a PNG's.
+WEBP_MAX_PIXELS = 25_000_000
+
+# The codes libjpeg acts on between segments. The others have no length: restart marks (D0-D7), a second start (D8),
+# stuffed zeros, and codes that it rejects.
+_JPEG_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1")
+
+_ORIENTATION_TAG = 0x0112
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """An upright sRGB JPEG of at most 6 MB without any metadata, and the hash of what it was made from."""
+
+    jpeg: bytes
+    width: int
+    height: int
+    upload_sha256: str  # hex, of the upload as it came
+    jpeg_sha256: str  # hex, of `jpeg`
+
+
+def read_portrait(upload: bytes, *, max_pixels: int, longest_side_px: int) -> Portrait:
+    """Decode an upload, whatever its name says: JPEG (also of several pictures, MPO), PNG, WebP, HEIC and HEIF.
+
+    Of an animated PNG or WebP the first frame is taken, of a file of several pictures the main one; GIF is not taken.
+    Transparency becomes white, an embedded ICC profile is turned into sRGB (one that cannot be read is ignored), and
+    the longest side shrinks to `longest_side_px`. `max_pixels` is checked in the header, before decoding. Everything
+    is written anew, so location, thumbnails and whatever else was in the file are gone.
+
+    Pure and thread-safe. It takes up to about 2 s of CPU and 0.5 GB for 50 megapixels, so call it in a thread and
+    bound how many run at once. HEIC is decoded in a child process (see `heic_decoder`).
+
+    Raises:
+        InvalidImage: `reason` is not_an_image, broken, too_many_pixels, too_small (shorter side below 200 px, also
+            after shrinking) or too_complex.
+        HeicDecoderUnusable: a fault of the installation, whatever was uploaded.
+    """
+    try:
+        picture = _flat_srgb(_decode(upload, max_pixels, longest_side_px))
+        jpeg = _jpeg(picture)
+    except (InvalidImage, HeicDecoderUnusable):
+        raise
+    except HeicRefused as error:
+        raise InvalidImage(reason=error.reason) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InvalidImage(reason="too_many_pixels") from error
+    except Exception as error:  # whatever a decoder raises over a hostile file, the file is at fault
+        raise InvalidImage(reason="broken") from error
+    return Portrait(jpeg, picture.width, picture.height, sha256(upload).hexdigest(), sha256(jpeg).hexdigest())
+
+
+def _format(upload: bytes) -> str:
+    if upload.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if upload.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if upload.startswith(b"RIFF") and upload[8:12] == b"WEBP":
+        return "WEBP"
+    if upload[4:8] == b"ftyp" and upload[8:12] in _HEIF_BRANDS:
+        return "HEIF"
+    raise InvalidImage(reason="not_an_image")
+
+
+def _decode(upload: bytes, max_pixels: int, longest_side_px: int) -> Image.Image:
+    """The picture upright and shrunk, in the mode its file had, with its ICC profile in `info`."""
+    image_format = _format(upload)
+    if image_format == "HEIF":
+        picture = decode_heic(upload, max_pixels=max_pixels, longest_side_px=longest_side_px)
+        _size_within(picture.size, longest_side_px)
+        return picture
+    if image_format == "WEBP" and _webp_canvas_pixels(upload) > min(max_pixels, WEBP_MAX_PIXELS):
+        raise InvalidImage(reason="too_many_pixels")  # Pillow allocates the canvas while it opens the file
+    scans = _jpeg_scans(upload) if image_format == "JPEG" else 1
+    if scans > JPEG_MAX_SCANS:
+        raise InvalidImage(reason="too_complex")
+    with Image.open(BytesIO(upload), formats=[image_format]) as opened:
+        pixels = opened.width * opened.height
+        if pixels > max_pixels:
+            raise InvalidImage(reason="too_many_pixels")
+        if pixels * scans > JPEG_MAX_SCANNED_PIXELS:
+            raise InvalidImage(reason="too_complex")
+        size = _size_within(opened.size, longest_side_px)
+        opened.draft(None, size)  # a JPEG is decoded at a half, a quarter or an eighth where that is large enough
+        opened.load()
+        orientation = _orientation(opened)  # a PNG may say it after the pixels
+        picture = _resizable(opened)
+        if picture.size != size:
+            # From three times the size on, whole pixels are averaged first: a third of the time.
+            picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=1.5)
+        picture.info["icc_profile"] = opened.info.get("icc_profile")
+    return picture.transpose(_TO_UPRIGHT[orientation]) if orientation in _TO_UPRIGHT else picture
+
+
+def _size_within(size: tuple[int, int], longest_side_px: int) -> tuple[int, int]:
+    scale = min(1.0, longest_side_px / max(size))
+    width, height = (max(1, round(side * scale)) for side in size)
+    if min(width, height) < MIN_SIDE_PX:
+        raise InvalidImage(reason="too_small")
+    return width, height
+
+
+def _jpeg_scans(upload: bytes) -> int:
+    """Scan markers of the first picture in the file. What follows it (a second picture, a film) does not count."""
+    scans = position = 0
+    while found := _JPEG_MARKER.search(upload, position):
+        marker, position = found[1][0], found.end()
+        if marker == 0xD9:
+            break
+        scans += marker == 0xDA
+        position += max(2, int.from_bytes(upload[position : position + 2]))
+    return scans
+
+
+def _webp_canvas_pixels(upload: bytes) -> int:
+    """From the header of any of the three kinds (RFC 9649); 0 where it cannot be told, which Pillow then refuses."""
+    kind = upload[12:16]
+    if kind == b"VP8X":
+        width, height = int.from_bytes(upload[24:27], "little") + 1, int.from_bytes(upload[27:30], "little") + 1
+    elif kind == b"VP8L":
+        bits = int.from_bytes(upload[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 ":
+        width, height = (int.from_bytes(upload[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    else:
+        return 0
+    return width * height
+
+
+def _orientation(opened: Image.Image) -> int:
+    try:
+        return int(opened.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001 - a sound picture may carry broken metadata; it is dropped anyway
+        return 1
+
+
+def _resizable(opened: Image.Image) -> Image.Image:
+    """The picture in a mode that can be resized smoothly: palettes and single bits spread, 16 bits cut to 8."""
+    if opened.mode.startswith("I"):
+        return opened.point(lambda value: value / 256).convert("L")
+    if opened.mode == "P":
+        return opened.convert("RGBA" if "transparency" in opened.info else "RGB")
+    if opened.mode == "1":
+        return opened.convert("L")
+    if "transparency" in opened.info and opened.mode in ("L", "RGB"):
+        return opened.convert(f"{opened.mode}A")
+    return opened
+
+
+def _flat_srgb(picture: Image.Image) -> Image.Image:
+    icc = picture.info.get("icc_profile")
+    if picture.mode in ("RGBA", "LA"):
+        opaque = picture.mode.removesuffix("A")
+        white = Image.new(opaque, picture.size, "white")
+        white.paste(picture.convert(opaque), mask=picture.getchannel("A"))
+        picture = white
+    if icc:
+        try:
+            converted = ImageCms.profileToProfile(
+                picture, ImageCms.ImageCmsProfile(BytesIO(icc)), ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            converted = None  # not a profile, or not one for this kind of picture: viewers ignore it as well
+        picture = converted or picture
+    flat = picture.convert("RGB")
+    flat.info.clear()  # Pillow would write a comment found there
+    return flat
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    for quality in JPEG_QUALITIES:
+        out = BytesIO()
+        picture.save(out, "JPEG", quality=quality)
+        if out.tell() <= JPEG_MAX_BYTES:
+            return out.getvalue()
+    raise InvalidImage(reason="too_complex")
