@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from cli.postgres_account import place, postgres_account, programs
-from cli.processes import Lock, StartFailed, end_child, end_leftover, free_port, start_child, tail
+from cli.processes import Lock, StartFailed, end_child, end_leftover, free_port, make_data_dir, start_child, tail
 
 START_SECONDS = 60  # crash recovery of a large database on a slow disk is the longest start
 PORT_ATTEMPTS = 5
@@ -56,7 +56,7 @@ class _Server(ABC):
         """Start the server and return when it has answered. Raises StartFailed. Does nothing while it runs."""
         if self.running:
             return
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        make_data_dir(self.data_dir)
         if self._lock is None:
             refusal = f"The {self.name} server in {self.data_dir} is in use by another process of Cuggu."
             self._lock = Lock(self.data_dir / f"{self.name}.lock", refusal)
@@ -159,6 +159,14 @@ class EmbeddedPostgres(_Server):
     def url_for(self, database: str) -> str:
         """Plain `postgresql://`; shared/database.py adds the driver."""
         return f"postgresql://{self.user}:{self.password}@127.0.0.1:{self.port}/{database}"
+
+    def discard(self) -> None:
+        """Stop the server and delete its data, wherever it lies."""
+        self.stop()
+        home = self.data_dir / "postgres"
+        shutil.rmtree(home.resolve(), ignore_errors=True)
+        if home.is_symlink():
+            home.unlink()
 
     def _prepare(self) -> None:
         home = self.data_dir / "postgres"

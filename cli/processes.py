@@ -143,6 +143,14 @@ class Lock:
         self._file.close()
 
 
+def make_data_dir(data_dir: Path) -> None:
+    """Make the directory and its `logs`. Others may pass through the first, as PostgreSQL's account must, not look."""
+    if not data_dir.exists():
+        data_dir.mkdir(parents=True)
+        data_dir.chmod(0o711)
+    (data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
+
+
 def free_port() -> int:
     """A loopback port that is free now, below the ranges from which systems take ports for outgoing connections."""
     while True:

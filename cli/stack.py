@@ -16,7 +16,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from cli.embedded import EmbeddedPostgres, EmbeddedRedis
-from cli.processes import Lock, StartFailed, end_child, end_leftover, listen_error, start_child, tail
+from cli.processes import Lock, StartFailed, end_child, end_leftover, listen_error, make_data_dir, start_child, tail
 from cli.readiness import WorkerPing, answers
 
 # The one table of what runs. Procfile, containers and services say the same, and a test compares them.
@@ -110,7 +110,7 @@ class Stack:
 
     def start(self) -> None:
         """Start everything. Raises StartFailed or Ended, after stopping what had been started."""
-        self.log_path("stack").parent.mkdir(parents=True, exist_ok=True)
+        make_data_dir(self.data_dir)
         self._lock = Lock(self.data_dir / "stack.lock", f"Cuggu is already running on {self.data_dir}.")
         try:
             self._check_ports()

@@ -123,6 +123,14 @@ def redis_url(servers: Servers, redis_admin: "redis.Redis") -> Iterator[str]:
 
 
 @pytest.fixture
+def open_dir() -> Iterator[Path]:
+    """For tests that start an embedded PostgreSQL: under root its account may enter this, but not `tmp_path`."""
+    with tempfile.TemporaryDirectory(prefix="cuggu-tests-", ignore_cleanup_errors=True) as directory:
+        Path(directory).chmod(0o711)
+        yield Path(directory)
+
+
+@pytest.fixture
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting reaches the test from the developer's own environment."""
     for name in Settings.model_fields:

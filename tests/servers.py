@@ -100,6 +100,7 @@ def own_servers(run_dir: Path) -> None:
             draft.rename(run_dir / "servers.json")
             with locked(run_dir / "users.lock"):  # comes when the last one has left
                 pass
+            postgres.discard()
         shutil.rmtree(run_dir, ignore_errors=True)
 
 

@@ -4,9 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -38,11 +37,8 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """A directory that PostgreSQL's account may enter, which pytest's own are not when root runs the tests."""
-    with tempfile.TemporaryDirectory(prefix="cuggu-tests-", ignore_cleanup_errors=True) as directory:
-        Path(directory).chmod(0o711)
-        yield Path(directory)
+def data_dir(open_dir: Path) -> Path:
+    return open_dir / "data"
 
 
 def execute(url: str, statement: str) -> list[tuple[object, ...]]:
@@ -117,7 +113,6 @@ def test_one_directory_serves_one_starter_at_a_time(data_dir: Path) -> None:
 def test_a_server_that_cannot_start_says_why(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with EmbeddedRedis(data_dir, durable=False) as first:
         monkeypatch.setattr(cli.embedded, "PORT_ATTEMPTS", 1)
-        (data_dir / "other").mkdir()
         with pytest.raises(StartFailed, match="Address already in use"):
             EmbeddedRedis(data_dir / "other", port=first.port, durable=False).start()
 
@@ -157,14 +152,12 @@ def test_a_server_left_behind_is_ended_by_the_next_start(data_dir: Path, monkeyp
         assert valkey.running
 
 
-def test_postgres_runs_where_its_account_may_not_enter(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_postgres_runs_where_its_account_may_not_enter(open_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As root the cluster and the programs move to a refuge; as anybody else they stay. No mode is changed."""
-    private = data_dir / "home"
+    private = open_dir / "home"
     private.mkdir(mode=0o700)
     (private / "project").mkdir()
-    refuge = data_dir / "refuge"
+    refuge = open_dir / "refuge"
     place, programs, runs = postgres_account.place, postgres_account.programs, postgres_account._runs
     monkeypatch.setattr(cli.embedded, "place", lambda home, account: place(home, account, refuge))
     monkeypatch.setattr(cli.embedded, "programs", lambda account: programs(account, refuge))
@@ -181,10 +174,15 @@ def test_postgres_runs_where_its_account_may_not_enter(
     home = private / "project" / "postgres"
     assert home.is_symlink() == (os.geteuid() == 0)
     assert (home / "cluster" / "PG_VERSION").exists()
+    real = home.resolve()
     if os.geteuid() == 0:
-        home.resolve().rename(refuge / "elsewhere")
+        real.rename(refuge / "elsewhere")
         with pytest.raises(StartFailed, match="remove the link to start anew"):
             EmbeddedPostgres(private / "project", durable=False).start()
+        (refuge / "elsewhere").rename(real)
+    EmbeddedPostgres(private / "project").discard()
+    assert not real.exists()
+    assert not home.is_symlink()
 
 
 def test_a_child_that_ignores_the_request_is_killed_after_the_limit(tmp_path: Path) -> None:

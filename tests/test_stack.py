@@ -204,12 +204,12 @@ def test_serve_refuses_an_address_that_is_not_ours_in_one_sentence(tmp_path: Pat
     assert "The api cannot listen on 192.0.2.1 port" in (tmp_path / "errors").read_text()
 
 
-def test_serve_survives_a_kill_and_ends_on_a_signal(tmp_path: Path) -> None:
+def test_serve_survives_a_kill_and_ends_on_a_signal(open_dir: Path) -> None:
     """The whole system with nothing given: start, kill -9, start again on the same data, Ctrl-C."""
     port = free_port()
-    data_dir = tmp_path / ".cuggu"
-    with serving(tmp_path, port) as serve:
-        wait_until(lambda: "Cuggu is ready." in output(tmp_path, serve), 120)
+    data_dir = open_dir / ".cuggu"
+    with serving(open_dir, port) as serve:
+        wait_until(lambda: "Cuggu is ready." in output(open_dir, serve), 120)
         children = psutil.Process(serve.pid).children(recursive=True)
         assert {"flower-login", "postgres", "redis", "running.json"} <= {path.name for path in data_dir.iterdir()}
         with psycopg.connect(json.loads((data_dir / "running.json").read_text())["environment"]["DATABASE_URL"]) as db:
@@ -217,15 +217,15 @@ def test_serve_survives_a_kill_and_ends_on_a_signal(tmp_path: Path) -> None:
         serve.kill()
         if sys.platform == "linux":
             wait_until(lambda: all(is_gone(child.pid) for child in children))
-    with serving(tmp_path, port) as serve:
-        wait_until(lambda: "Cuggu is ready." in output(tmp_path, serve), 120)
+    with serving(open_dir, port) as serve:
+        wait_until(lambda: "Cuggu is ready." in output(open_dir, serve), 120)
         children = psutil.Process(serve.pid).children(recursive=True)
         environment = environment_of_running_stack(data_dir)
         assert environment
         with psycopg.connect(environment["DATABASE_URL"]) as db:
             db.execute("SELECT FROM kept")
         assert httpx.get(f"{environment['PUBLIC_URL']}/readyz").status_code == 200
-        printed = output(tmp_path, serve)
+        printed = output(open_dir, serve)
         flower = re.search(r"(http\S+)   user (\S+), password (\S+)", printed)
         assert flower
         address, user, password = flower.groups()
