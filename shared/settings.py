@@ -69,6 +69,9 @@ class Settings(BaseSettings):
 
     # --- Photos
     predictor: Literal["preview", "replicate"] = "preview"
+    preview_seconds: float = Field(
+        0.0, ge=0, description="preview: how long a prediction stays running, so that progress can be watched"
+    )
     replicate_api_token: SecretStr | None = None
     replicate_base_url: str = "https://api.replicate.com"
     replicate_model: str = Field("black-forest-labs/flux-2-pro", description="one of worker/replicate_models.py")
