@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 
-from PIL import Image, ImageCms
+from PIL import Image
 
 from api.heic_decoder import HeicDecoderUnusable, HeicRefused, decode_heic
 from shared.errors import InvalidImage
+from shared.flat_picture import flat_srgb, with_smooth_mode
 
 MIN_SIDE_PX = 200  # faces below 36 px are not found (Azure Face), and even a blank JPEG of this size has its 1 KB
 JPEG_MAX_BYTES = 6_000_000  # Azure Face takes 6 MB
@@ -66,7 +67,7 @@ def read_portrait(upload: bytes, *, max_pixels: int, longest_side_px: int) -> Po
         HeicDecoderUnusable: a fault of the installation, whatever was uploaded.
     """
     try:
-        picture = _flat_srgb(_decode(upload, max_pixels, longest_side_px))
+        picture = flat_srgb(_decode(upload, max_pixels, longest_side_px))
         jpeg = _jpeg(picture)
     except (InvalidImage, HeicDecoderUnusable):
         raise
@@ -113,7 +114,7 @@ def _decode(upload: bytes, max_pixels: int, longest_side_px: int) -> Image.Image
         opened.draft(None, size)  # a JPEG is decoded at a half, a quarter or an eighth where that is large enough
         opened.load()
         orientation = _orientation(opened)  # a PNG may say it after the pixels
-        picture = _resizable(opened)
+        picture = with_smooth_mode(opened)
         if picture.size != size:
             # From three times the size on, whole pixels are averaged first: a third of the time.
             picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=1.5)
@@ -161,39 +162,6 @@ def _orientation(opened: Image.Image) -> int:
         return int(opened.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # noqa: BLE001 - a sound picture may carry broken metadata; it is dropped anyway
         return 1
-
-
-def _resizable(opened: Image.Image) -> Image.Image:
-    """The picture in a mode that can be resized smoothly: palettes and single bits spread, 16 bits cut to 8."""
-    if opened.mode.startswith("I"):
-        return opened.point(lambda value: value / 256).convert("L")
-    if opened.mode == "P":
-        return opened.convert("RGBA" if "transparency" in opened.info else "RGB")
-    if opened.mode == "1":
-        return opened.convert("L")
-    if "transparency" in opened.info and opened.mode in ("L", "RGB"):
-        return opened.convert(f"{opened.mode}A")
-    return opened
-
-
-def _flat_srgb(picture: Image.Image) -> Image.Image:
-    icc = picture.info.get("icc_profile")
-    if picture.mode in ("RGBA", "LA"):
-        opaque = picture.mode.removesuffix("A")
-        white = Image.new(opaque, picture.size, "white")
-        white.paste(picture.convert(opaque), mask=picture.getchannel("A"))
-        picture = white
-    if icc:
-        try:
-            converted = ImageCms.profileToProfile(
-                picture, ImageCms.ImageCmsProfile(BytesIO(icc)), ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            converted = None  # not a profile, or not one for this kind of picture: viewers ignore it as well
-        picture = converted or picture
-    flat = picture.convert("RGB")
-    flat.info.clear()  # Pillow would write a comment found there
-    return flat
 
 
 def _jpeg(picture: Image.Image) -> bytes:

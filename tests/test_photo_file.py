@@ -1,0 +1,112 @@
+"""What is stored of a prediction's output: a sound JPEG that says how it was made, and nothing about anybody."""
+
+from hashlib import sha256
+from io import BytesIO
+from typing import Literal
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image, ImageChops, ImageStat
+from PIL.JpegImagePlugin import JpegImageFile
+
+from shared.photo_file import InvalidPhoto, PhotoFile, prepare_photo
+from tests import photos
+
+IPTC_EXTENSION = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
+XMP_BASIC = "{http://ns.adobe.com/xap/1.0/}"
+DESCRIPTION = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description"
+SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+
+
+def opened(file: PhotoFile) -> JpegImageFile:
+    with Image.open(BytesIO(file.body)) as picture:
+        picture.load()
+    assert isinstance(picture, JpegImageFile)
+    return picture
+
+
+def blank(width: int, height: int, image_format: str = "PNG", mode: str = "RGB", **options: object) -> bytes:
+    out = BytesIO()
+    Image.new(mode, (width, height), "white").save(out, image_format, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("made_by_ai", "term"), [(True, "trainedAlgorithmicMedia"), (False, "composite")])
+def test_the_label_says_how_it_was_made(made_by_ai: bool, term: str) -> None:
+    xmp = opened(prepare_photo(photos.one_face(), made_by_ai=made_by_ai)).info["xmp"]
+    descriptions = list(ElementTree.fromstring(xmp).iter(DESCRIPTION))
+    assert len(descriptions) == 1
+    assert {name: value for name, value in descriptions[0].attrib.items() if not name.endswith("}about")} == {
+        f"{IPTC_EXTENSION}DigitalSourceType": SOURCE_TYPES + term,
+        f"{XMP_BASIC}CreatorTool": "Cuggu photos",
+    }
+    assert list(descriptions[0]) == []
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_every_format_becomes_the_same_kind_of_file(image_format: Literal["JPEG", "PNG", "WEBP"]) -> None:
+    file = prepare_photo(photos.one_face_as(image_format), made_by_ai=True)
+    picture = opened(file)
+    assert (file.content_type, file.width, file.height) == ("image/jpeg", 512, 512)
+    assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (512, 512))
+    assert file.sha256 == sha256(file.body).hexdigest()
+    with Image.open(BytesIO(photos.one_face())) as original:
+        difference = ImageStat.Stat(ImageChops.difference(picture, original.convert("RGB"))).mean
+    assert max(difference) < 4
+
+
+def test_what_the_output_carried_is_gone() -> None:
+    carried = photos.rotated_with_gps(6)
+    assert photos.CAMERA.encode() in carried
+    old_label = blank(300, 300, "JPEG", xmp=b"<x>somebody</x>", comment=b"somebody")
+    for body in (carried, old_label):
+        file = prepare_photo(body, made_by_ai=True)
+        picture = opened(file)
+        assert dict(picture.getexif()) == {}
+        assert [name for name, _ in picture.applist] == ["APP0", "APP1"]
+        assert "comment" not in picture.info
+        assert photos.CAMERA.encode() not in file.body
+        assert b"somebody" not in file.body
+    assert (prepare_photo(carried, made_by_ai=True).width, prepare_photo(carried, made_by_ai=True).height) == (480, 640)
+
+
+def test_a_labelled_photo_keeps_exactly_one_label() -> None:
+    once = prepare_photo(photos.one_face(), made_by_ai=True)
+    assert prepare_photo(once.body, made_by_ai=True).body.count(b"trainedAlgorithmicMedia") == 1
+
+
+def test_the_same_output_gives_the_same_file() -> None:
+    assert prepare_photo(photos.one_face(), made_by_ai=True) == prepare_photo(photos.one_face(), made_by_ai=True)
+
+
+def test_transparency_becomes_white() -> None:
+    picture = opened(prepare_photo(photos.palette_with_transparency(), made_by_ai=True))
+    corner = picture.getpixel((5, 5))
+    assert isinstance(corner, tuple)
+    assert min(corner) > 250
+
+
+@pytest.mark.parametrize("size", [(256, 256), (4096, 256)])
+def test_sizes_within_the_bounds_are_kept(size: tuple[int, int]) -> None:
+    file = prepare_photo(blank(*size), made_by_ai=True)
+    assert (file.width, file.height) == size
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        photos.not_an_image(),
+        photos.truncated(),
+        photos.one_face_as("PNG")[:9000],
+        photos.one_face_as("GIF"),
+        photos.heic(),
+        blank(255, 600),
+        blank(4097, 300),
+        photos.pixel_bomb(30_000, 30_000),
+    ],
+    ids=["empty", "text", "cut JPEG", "cut PNG", "GIF", "HEIC", "too small", "too large", "bomb"],
+)
+def test_what_no_user_should_get_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidPhoto):
+        prepare_photo(body, made_by_ai=True)
