@@ -148,7 +148,7 @@ class ReplicateDouble:
             "id": run.id,
             "model": run.sheet.name,
             "seed": run.seed,
-            "prompt": run.input["prompt"],
+            "input": {name: _shortened(value) for name, value in run.input.items()},
             "webhook": run.webhook,
             "outcome": run.outcome,
             "status": run.status,
@@ -160,6 +160,13 @@ class ReplicateDouble:
             "cost_usd": str(run.cost_usd),
             "downloads_sha256": self.api.downloads.get(run.id, []),
         }
+
+
+def _shortened(value: Any) -> Any:
+    """An input as the books keep it: data: addresses only up to their content."""
+    if isinstance(value, list):
+        return [_shortened(item) for item in value]
+    return value.partition(",")[0] if isinstance(value, str) and value.startswith("data:") else value
 
 
 def main() -> None:

@@ -1,0 +1,53 @@
+"""Orders for the tests of the predictors, and waiting for what becomes of them."""
+
+import random
+import time
+from typing import Any
+from uuid import uuid4
+
+from tests.photos import one_face
+from worker.predictor import Gone, Prediction, PredictionOrder, PredictionState, Predictor
+
+
+def an_order(**changes: Any) -> PredictionOrder:
+    """A good order with ids and a seed of its own; its portrait is read, not fetched."""
+    values: dict[str, Any] = {
+        "photo_id": uuid4(),
+        "attempt_id": uuid4(),
+        "seed": random.SystemRandom().randrange(2**31),  # not the generator that the test plugins seed alike
+        "style": "CLASSIC",
+        "slot": 0,
+        "prompt": "a wedding portrait of this person",
+        "portrait_url": None,
+        "read_portrait": one_face,
+        "webhook_url": None,
+    }
+    return PredictionOrder(**values | changes)
+
+
+def started(predictor: Predictor, order: PredictionOrder) -> Prediction:
+    answer = predictor.start(order)
+    assert isinstance(answer, Prediction), answer
+    return answer
+
+
+def ended(predictor: Predictor, prediction_id: str, seconds: float = 20.0) -> Prediction:
+    """The prediction once it runs no more."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = predictor.fetch(prediction_id)
+        assert not isinstance(answer, Gone), answer
+        if isinstance(answer, Prediction) and answer.state is not PredictionState.RUNNING:
+            return answer
+        assert time.monotonic() < deadline, f"{prediction_id} did not end within {seconds} s: {answer}"
+        time.sleep(0.02)
+
+
+def photo(predictor: Predictor, order: PredictionOrder) -> bytes:
+    """The one photo that comes of an order."""
+    prediction = ended(predictor, started(predictor, order).id)
+    assert prediction.state is PredictionState.SUCCEEDED, prediction
+    (address,) = prediction.output
+    content = predictor.read_output(address)
+    assert isinstance(content, bytes), content
+    return content
