@@ -23,6 +23,7 @@ from cli.readiness import WorkerPing
 from cli.stack import COMMANDS, RESTART_SECONDS, STOP_SECONDS, Ended, Stack, environment_of_running_stack
 from shared.settings import Settings
 from tests import small_stack
+from tests.stack import RunningStack
 from tests.test_embedded import is_gone, wait_until
 
 PROJECT = Path(__file__).parents[1]
@@ -258,3 +259,19 @@ def serving(directory: Path, port: int, *options: str) -> Iterator[subprocess.Po
 def output(directory: Path, process: subprocess.Popen[bytes]) -> str:
     assert process.poll() is None, (directory / "errors").read_text()
     return (directory / "output").read_text()
+
+
+def test_a_tests_own_stack_serves_its_database_and_survives_a_killed_worker(
+    running_stack: Callable[..., RunningStack], settings: Settings
+) -> None:
+    stack = running_stack(env={"SIGNUP_CREDITS": "7"})
+    assert stack.env["DATABASE_URL"] == settings.database_url
+    assert stack.env["SIGNUP_CREDITS"] == "7"
+    assert stack.data_dir == settings.data_dir
+    assert httpx.get(f"{stack.api_url}/readyz").status_code == 200
+    killed = stack.pid("worker")
+    stack.kill("worker")
+    assert is_gone(killed)
+    stack.start("worker")
+    assert stack.pid("worker") != killed
+    assert {name for name, _ in stack.log_tails()} >= {"api.log", "worker.log", "beat.log"}
