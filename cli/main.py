@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import serve
+from cli import credits, demo, generate, serve, token
 
 app = typer.Typer(
     name="cuggu",
@@ -19,3 +19,7 @@ def _cuggu() -> None:
 
 
 serve.register(app)
+demo.register(app)
+generate.register(app)
+token.register(app)
+credits.register(app)

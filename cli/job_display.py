@@ -1,0 +1,74 @@
+"""A job on its way, shown live: one bar per photo at a terminal, one line per change elsewhere."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from api.schemas import JobOut, PhotoOut
+from shared.models import ACTIVE_PHOTO, PhotoStatus
+
+_WORDS = {
+    PhotoStatus.PENDING: "waiting",
+    PhotoStatus.GENERATING: "being made",
+    PhotoStatus.STORED: "[green]stored[/]",
+    PhotoStatus.FAILED: "[red]given up[/]",
+    PhotoStatus.CANCELED: "canceled",
+}
+
+
+class JobDisplay:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(28),
+            TextColumn("{task.fields[word]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[int, TaskID] = {}
+        self._shown: dict[int, PhotoStatus] = {}
+        self._status = ""
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def say(self, sentence: str) -> None:
+        """A line above the bars."""
+        self._console.print(sentence, highlight=False, markup=False)
+
+    def show(self, job: JobOut) -> None:
+        if job.status != self._status:
+            self._status = job.status
+            self._console.print(f"job {job.id}: [bold]{job.status}[/]", highlight=False, soft_wrap=True)
+        for photo in job.photos:
+            if self._shown.get(photo.slot) is not photo.status:
+                self._shown[photo.slot] = photo.status
+                self._move(photo)
+
+    def _move(self, photo: PhotoOut) -> None:
+        name, word = f"photo {photo.slot + 1}", _WORDS[photo.status]
+        if not self._console.is_terminal:
+            self._console.print(f"  {name}: {word}", highlight=False)
+            return
+        if photo.slot not in self._tasks:
+            self._tasks[photo.slot] = self._bars.add_task(name, start=False, total=1, word=word)
+        task = self._tasks[photo.slot]
+        if photo.status is not PhotoStatus.PENDING:
+            self._bars.start_task(task)
+        if photo.status is PhotoStatus.GENERATING:
+            self._bars.update(task, total=None, word=word)  # no total: the bar pulses
+        else:
+            done = photo.status not in ACTIVE_PHOTO
+            self._bars.update(task, total=1, completed=int(photo.status is PhotoStatus.STORED), word=word)
+            if done:
+                self._bars.stop_task(task)
