@@ -92,13 +92,24 @@ def _draw_lines(photo: Pixels, scene: Scene, window: Window, edge: Plane) -> Non
 def _lay_flowers(
     photo: Pixels, rng: np.random.Generator, scene: Scene, slot: int, framed: Framed, window: Window
 ) -> None:
-    layer = FlowerLayer(WIDTH, HEIGHT)
-    for path, focal, scale in _paths(slot):
-        garland(layer, rng, scene.flora, path, focal, scale)
     x, y = framed.face.middle
-    clear = (window.left + x, window.top + y, framed.face.height * 1.5)
+    face_x, face_y = window.left + x, window.top + y
+    # No more than the window is wide, or a very close face would leave no flowers at all.
+    layer = FlowerLayer(WIDTH, HEIGHT, (face_x, face_y, min(0.8 * framed.face.height, 230.0)))
+    # A face that had to stay aside gets the flowers' heavier side opposite to it.
+    aside = face_x - FACE_X
+    mirrored = (slot == 0 and aside > 50) or (slot == 1 and aside < -50)
+    for path, focal, scale in _paths(slot):
+        if mirrored:
+            path[:, 0] = WIDTH - path[:, 0]
+        garland(layer, rng, scene.flora, path, focal, scale)
     tints = [tint for _, tint in [*scene.flora.focal, *scene.flora.second]]
-    scatter_petals(layer, rng, tints, scene.petals, clear)
+
+    def may_fall(x: float, y: float) -> bool:
+        """On the person petals would look like specks, under the label like dirt."""
+        return window.depth_at(x, y) < (30 if window.full_bleed else 8) and y < HEIGHT - 130
+
+    scatter_petals(layer, rng, tints, scene.petals, may_fall)
     cover = np.ascontiguousarray(layer.pixels[..., 3])
     small = cv2.resize(cover, (WIDTH // 4, HEIGHT // 4), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), 3.4)

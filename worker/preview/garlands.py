@@ -35,14 +35,21 @@ class Flora:
 
 
 class FlowerLayer:
-    """A transparent sheet of the photo's size on which flowers are laid; `pixels` is premultiplied RGBA."""
+    """A transparent sheet of the photo's size on which flowers are laid; `pixels` is premultiplied RGBA.
 
-    def __init__(self, width: int, height: int) -> None:
+    Nothing is laid on the face, which is a circle of (x, y, radius).
+    """
+
+    def __init__(self, width: int, height: int, face: tuple[float, float, float]) -> None:
         self.pixels: Pixels = np.zeros((height, width, 4), np.float32)
+        self._face = face
 
     def lay(self, sprite: Pixels, x: float, y: float) -> None:
         """Lay a square sprite with its middle at (x, y); what sticks out of the photo is cut off."""
         size = sprite.shape[0]
+        face_x, face_y, radius = self._face
+        if np.hypot(x - face_x, y - face_y) < radius + 0.3 * size:
+            return
         left, top = round(x - size / 2), round(y - size / 2)
         height, width = self.pixels.shape[:2]
         x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + size, width), min(top + size, height)
@@ -67,12 +74,6 @@ class FlowerLayer:
         cover = (mask.astype(np.float32) / 255)[..., None]
         sheet = np.concatenate([cover * np.array(colour, np.float32), cover], axis=2)
         self.lay(sheet, low[0] + size / 2, low[1] + size / 2)
-
-    def softened(self, radius: float) -> "FlowerLayer":
-        """The same flowers out of focus."""
-        soft = FlowerLayer(1, 1)
-        soft.pixels = cv2.GaussianBlur(self.pixels, (0, 0), radius)
-        return soft
 
 
 def garland(
@@ -136,18 +137,21 @@ def _lay_blossoms(
     scale: float,
 ) -> None:
     """The largest first, wherever they fit; smaller ones fill what is left and overlap them a little."""
-    places = [focal, focal - 0.05, focal + 0.03]
+    middle, heading = along.at(focal)
+    largest = scale * 146 * rng.uniform(0.94, 1.08)
+    wanted = [(largest, 1.0, middle)]
+    # Two companions on either side of the largest make a cluster; left to chance, some garlands would have none.
+    for side, share in ((1, 0.84), (-1, 0.70)):
+        angle = np.radians(heading + (0 if side > 0 else 180) + rng.uniform(-55, 55))
+        far = 0.40 * largest * (1 + share)
+        wanted.append((largest * share, 0.9, middle + far * np.array([np.cos(angle), np.sin(angle)])))
     step = 26 * scale / along.length / max(flora.fullness, 0.35)
     t = 0.03
     while t < 0.97:
-        places.append(t)
-        t += step * rng.uniform(0.8, 1.25)
-    wanted = []
-    for t in places:
         near = weight(t)
-        size = scale * (28 + 118 * near**1.6) * rng.uniform(0.88, 1.12)
-        spot = along.at(t)[0] + rng.normal(0, (4 + 26 * near) * scale, 2)
-        wanted.append((size, near, spot))
+        size = scale * (28 + 110 * near**1.6) * rng.uniform(0.88, 1.12)
+        wanted.append((size, near, along.at(t)[0] + rng.normal(0, (4 + 26 * near) * scale, 2)))
+        t += step * rng.uniform(0.8, 1.25)
     placed: list[tuple[float, Points]] = []
     for size, near, spot in sorted(wanted, key=lambda flower: -flower[0]):
         if any(np.hypot(*(spot - other_spot)) <= 0.36 * (size + other) for other, other_spot in placed):
@@ -164,21 +168,19 @@ def scatter_petals(
     rng: np.random.Generator,
     tints: Sequence[Tint],
     count: int,
-    clear_of: tuple[float, float, float],
+    may_fall: Callable[[float, float], bool],
 ) -> None:
-    """Petals in the air, everywhere but within `clear_of` (x, y, radius), where the face is."""
+    """Petals in the air, some nearer and some farther from the focus, where `may_fall` (x, y) lets them."""
     height, width = layer.pixels.shape[:2]
-    x, y, radius = clear_of
     for _ in range(count):
         spot = rng.uniform(0, 1, 2) * (width, height)
         size = round(rng.uniform(18, 46))
         shape = paint(
             petal(int(rng.integers(DRAWINGS))), tints[int(rng.integers(len(tints)))], size, rng.uniform(0, 360)
         )
-        if np.hypot(spot[0] - x, spot[1] - y) < radius:
-            continue
         blur = rng.uniform(0.5, 3.4)
-        layer.lay(cv2.GaussianBlur(shape, (0, 0), blur), *spot)
+        if may_fall(*spot):
+            layer.lay(cv2.GaussianBlur(shape, (0, 0), blur), *spot)
 
 
 class _Curve:

@@ -173,7 +173,7 @@ LOOKS: Mapping[Style, Sequence[Scene]] = MappingProxyType(
                 14,
                 0.25,
             ),
-            Scene(backdrops.plaster_arch, _colours("d8e2d6 c2d0c2 fbfdf4"), _PEONIES, _CLASSIC, _GOLD, 6, 0.12),
+            Scene(backdrops.plaster_arch, _colours("d8e2d6 c2d0c2 fbfdf4"), _PEONIES, _CLASSIC, _GOLD, 10, 0.12),
         ),
         Style.MODERN: (
             Scene(backdrops.window_light, _colours("dcd8d1 c8c2b8 fffaf0"), _WHITES, _MODERN, _PALE_GOLD, 0, 0.06),
@@ -197,7 +197,7 @@ LOOKS: Mapping[Style, Sequence[Scene]] = MappingProxyType(
                 22,
                 0.08,
             ),
-            Scene(backdrops.plaster_arch, _colours("f4dcd8 e8c6c2 fff6f0"), _BLUSH, _ROMANTIC, _PALE_GOLD, 18, 0.08),
+            Scene(backdrops.plaster_arch, _colours("f4dcd8 e8c6c2 fff6f0"), _BLUSH, _ROMANTIC, _PALE_GOLD, 28, 0.08),
             Scene(
                 backdrops.evening_lights,
                 _colours("4c3f78 8c6694 d89aa0 ffe0b0"),
@@ -207,7 +207,7 @@ LOOKS: Mapping[Style, Sequence[Scene]] = MappingProxyType(
                 14,
                 0.16,
             ),
-            Scene(backdrops.bokeh_garden, _colours("fbe8e6 f2d4d8 e6d0e4 fff4f0"), _BLUSH, _ROMANTIC, _WHITE, 30, 0.05),
+            Scene(backdrops.bokeh_garden, _colours("fbe8e6 f2d4d8 e6d0e4 fff4f0"), _BLUSH, _ROMANTIC, _WHITE, 40, 0.05),
         ),
         Style.CINEMATIC: (
             Scene(

@@ -100,7 +100,7 @@ def _muted(picture: Pixels, luma: Plane, saturation: float) -> Pixels:
     grey = threefold(luma)
     chroma = picture - grey
     loud = np.sqrt(cv2.transform(chroma * chroma, np.ones((1, 3), np.float32)))
-    keep = np.float32(saturation) / (1 + np.float32(2.6) * np.maximum(loud - np.float32(0.24), 0))
+    keep = np.float32(saturation) / (1 + np.float32(4.0) * np.maximum(loud - np.float32(0.24), 0))
     chroma *= threefold(keep)
     chroma += grey
     return chroma

@@ -35,6 +35,10 @@ class Window:
     def full_bleed(self) -> bool:
         return self.left <= 0
 
+    def depth_at(self, x: float, y: float) -> float:
+        """How far inside the window a point lies; negative outside."""
+        return -float(self.distance(np.array(x), np.array(y)))
+
     def edge(self, dx: float = 0.0, dy: float = 0.0) -> Plane:
         """The distance plane of the whole photo, for the window moved by (dx, dy)."""
         x, y = grid()
