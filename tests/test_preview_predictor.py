@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -19,11 +20,11 @@ from worker.predictor import Gone, Never, NotYet, Prediction, PredictionOrder, P
 from worker.preview_predictor import PreviewPredictor
 
 
-def settings_for(folder: Path, **changes: object) -> Settings:
+def settings_for(folder: Path, **changes: Any) -> Settings:
     return Settings(_env_file=None, database_url="postgresql://x", redis_url="redis://x", data_dir=folder, **changes)
 
 
-def order_for(**changes: object) -> PredictionOrder:
+def order_for(**changes: Any) -> PredictionOrder:
     order = PredictionOrder(
         photo_id=uuid4(),
         attempt_id=uuid4(),
@@ -120,7 +121,7 @@ def test_a_delayed_preview_runs_and_can_be_cancelled(tmp_path: Path) -> None:
     "changes",
     [{"style": "BAROQUE"}, {"slot": 4}, {"read_portrait": lambda: b"not a picture"}, {"read_portrait": lambda: b""}],
 )
-def test_what_can_never_work_is_said_so(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_what_can_never_work_is_said_so(tmp_path: Path, changes: dict[str, Any]) -> None:
     answer = PreviewPredictor(settings_for(tmp_path)).start(order_for(**changes))
     assert isinstance(answer, Never)
     assert answer.code == "bad_input"
