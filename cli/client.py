@@ -83,14 +83,14 @@ class Client:
         lost_seconds: float = LOST_SECONDS,
         on_lost: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`on_lost` hears a sentence each time the connection was lost and is about to be tried again.
+        """`on_lost` hears a sentence when a request was not answered and is about to be tried again.
 
         Raises:
             ValueError: `server` is not the address of one.
         """
         self.server = server.rstrip("/")
-        address = _parse(self.server)
-        self._answered = False
+        address = parse_server(self.server)
+        self.answered = False  # whether this server has ever said anything
         # trust_env: a proxy of the environment is for the outside; a loopback server is never behind one.
         self._http = httpx.Client(
             base_url=self.server,
@@ -100,15 +100,19 @@ class Client:
         )
 
         def enough(state: RetryCallState) -> bool:
-            never_there = not self._answered and getattr(_failure(state), "refused", False)
+            never_there = not self.answered and getattr(_failure(state), "refused", False)
             limit = min(FIRST_CONNECT_SECONDS, lost_seconds) if never_there else lost_seconds
-            return (state.seconds_since_start or 0) >= limit
+            return (state.seconds_since_start or 0) + state.upcoming_sleep >= limit
+
+        def tell(state: RetryCallState) -> None:
+            if state.attempt_number == 1:
+                on_lost(f"No answer from {self.server} ({_failure(state)}); trying again ...")
 
         self._retrying = Retrying(
             retry=retry_if_exception(_may_pass),
             wait=wait_exponential(multiplier=0.25, max=4),
             stop=enough,
-            before_sleep=lambda state: on_lost(f"No answer from {self.server} ({_failure(state)}); trying again."),
+            before_sleep=tell,
             reraise=True,
         )
 
@@ -186,7 +190,7 @@ class Client:
             unreachable = Unreachable(str(error) or type(error).__name__)
             unreachable.refused = isinstance(error, httpx.ConnectError)
             raise unreachable from error
-        self._answered = True
+        self.answered = True
         if answer.status_code in _NO_ANSWER:
             raise Unreachable(f"a gateway answered {answer.status_code}")
         if answer.is_success or answer.status_code == httpx.codes.NOT_MODIFIED:
@@ -209,7 +213,8 @@ def _failure(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome else None
 
 
-def _parse(server: str) -> httpx.URL:
+def parse_server(server: str) -> httpx.URL:
+    """Raises ValueError, with a sentence for the user."""
     try:
         address = httpx.URL(server)
     except httpx.InvalidURL:

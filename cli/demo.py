@@ -72,8 +72,9 @@ def demo(
 ) -> None:
     """Show the whole system at work: start it, make four photos of one portrait, say what it cost, and end it.
 
-    Everything runs on this machine, on free ports and on data of its own in .cuggu/demo, so a running `cuggu serve`
-    is not disturbed, and no setting of yours is used. Each run is a new user with two credits.
+    Everything runs on this machine, on free ports and on data of its own in .cuggu/demo (with --vendors in
+    .cuggu/demo-vendors), so a running `cuggu serve` is not disturbed, and no setting of yours but DATA_DIR is used.
+    Each run is a new user with two credits.
     """
     wanted = style.upper()
     if wanted not in Style.__members__:
@@ -81,7 +82,9 @@ def demo(
     if role is not None and role.upper() not in Role.__members__:
         raise stop(f"There is no role {role}: choose GROOM or BRIDE.", 2)
     picture = read_portrait(portrait)
-    data_dir = Path(ambient_environment().get("DATA_DIR", ".cuggu")).absolute() / "demo"
+    data_dir = Path(ambient_environment().get("DATA_DIR", ".cuggu")).absolute()
+    # The doubles' bucket ends with them: a directory of its own keeps the other one's photos where its rows say.
+    data_dir /= "demo-vendors" if vendors else "demo"
     out = out.absolute() if out else None
     console = Console(stderr=json, quiet=json and not Console(stderr=True).is_terminal)
     stack = Stack(data_dir, environment=_environment(), processes=("api", "worker", "beat"), port=free_port())
@@ -157,7 +160,7 @@ def _run(
         sheet = out / "contact-sheet.jpg"
         if job.status is JobStatus.COMPLETED:
             job = client.choose(job.id, job.photos[0].id)
-            contact_sheet(photos, [path.name for path in photos], sheet, title=f"Cuggu - {STYLES[style].label_en}")
+            contact_sheet(photos, [path.name for path in photos], sheet, title=STYLES[style].label_en)
         ledger = client.credits()
     result = _Result(job, course, photos, sheet, before, ledger)
     result.seconds = {

@@ -9,8 +9,9 @@ from uuid import uuid4
 import typer
 from rich.console import Console
 
+from api.auth import development_token, is_loopback
 from api.schemas import JobOut
-from cli.client import ApiProblem, Client, Unreachable
+from cli.client import ApiProblem, Client, Unreachable, parse_server
 from cli.configuration import default_language, settings_here, stop
 from cli.job_display import JobDisplay
 from shared.models import JobStatus
@@ -70,10 +71,10 @@ def generate(
         except ApiProblem as problem:
             raise stop(explain(problem)) from None
         except Unreachable as error:
-            hint = " Start it with `cuggu serve`, or name another with --server." if error.refused else ""
-            raise stop(
-                f"{client.server} does not answer ({error}).{hint}" + _how_to_follow(order, server, email, out)
-            ) from None
+            told = f"{client.server} does not answer ({error})."
+            if error.refused and not client.answered:
+                raise stop(f"{told} Start it with `cuggu serve`, or name another with --server.") from None
+            raise stop(told + _how_to_follow(order, server, email, out)) from None
         except KeyboardInterrupt:
             raise stop(
                 "Stopped watching; a job that was accepted goes on." + _how_to_follow(order, server, email, out),
@@ -109,11 +110,14 @@ def _generate(client: Client, order: _Order, display: JobDisplay, out: Path | No
 def read_portrait(path: Path) -> bytes:
     """The file as it is; the API looks at what is in it. Ends the command where there is none."""
     try:
-        return path.read_bytes()
+        picture = path.read_bytes()
     except FileNotFoundError:
         raise stop(f"There is no file {path}.", 2) from None
     except OSError as error:
         raise stop(f"{path} cannot be read: {error.strerror}.", 2) from None
+    if not picture:
+        raise stop(f"{path} is empty.", 2)
+    return picture
 
 
 def own_token(server: str, email: str) -> str:
@@ -122,14 +126,7 @@ def own_token(server: str, email: str) -> str:
     Raises:
         ValueError: with what to do instead.
     """
-    import httpx  # noqa: PLC0415
-
-    from api.auth import development_token, is_loopback  # noqa: PLC0415
-
-    try:
-        host = httpx.URL(server).host
-    except httpx.InvalidURL:
-        host = ""
+    host = parse_server(server).host
     settings = settings_here(need_servers=False)
     if not is_loopback(host) or settings.auth_mode != "development":
         raise ValueError("A token is needed for this server: give it with --token or in CUGGU_TOKEN.")
@@ -139,7 +136,7 @@ def own_token(server: str, email: str) -> str:
 def explain(problem: ApiProblem) -> str:
     """The API's own sentence, with what it listed."""
     known = problem.body.get("known")
-    return f"{problem}: {', '.join(map(str, known))}" if isinstance(known, list) else str(problem)
+    return f"{problem} ({', '.join(map(str, known))})" if isinstance(known, list) else str(problem)
 
 
 def explain_end(job: JobOut, stored: int) -> str:

@@ -44,7 +44,7 @@ class JobDisplay:
 
     def say(self, sentence: str) -> None:
         """A line above the bars."""
-        self._console.print(sentence, highlight=False, markup=False)
+        self._console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, job: JobOut) -> None:
         if job.status != self._status:
