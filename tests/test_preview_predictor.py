@@ -3,10 +3,12 @@
 import io
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from threading import Event, Semaphore
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +18,7 @@ from PIL import Image
 from shared.settings import Settings
 from shared.storage import ObjectNotFound
 from tests import photos
+from worker import preview_predictor
 from worker.predictor import Gone, Never, NotYet, Prediction, PredictionOrder, PredictionState
 from worker.preview_predictor import PreviewPredictor
 
@@ -166,3 +169,39 @@ def test_without_a_face_model_previews_are_made_all_the_same(tmp_path: Path) -> 
     predictor = PreviewPredictor(settings_for(tmp_path, face_model_path=tmp_path / "none.onnx"))
     assert "no face model" in predictor.probe()
     assert started(predictor, order_for(slot=2)).state is PredictionState.SUCCEEDED
+
+
+def test_many_threads_may_start_previews_at_once(tmp_path: Path) -> None:
+    predictor = PreviewPredictor(settings_for(tmp_path))
+    orders = [order_for(slot=2, style="MODERN", seed=seed) for seed in (1, 2, 1)]
+    with ThreadPoolExecutor(3) as threads:
+        one, other, same = (
+            predictor.read_output(prediction.output[0])
+            for prediction in threads.map(lambda order: started(predictor, order), orders)
+        )
+    assert one == same
+    assert one != other
+
+
+def test_a_preview_whose_turn_does_not_come_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start is bounded in time: better to come back than to outlive the lease in a queue."""
+    monkeypatch.setattr(preview_predictor, "_TURN_SECONDS", 0.05)
+    done, rendering = Event(), Semaphore(0)
+
+    def slow(*_: object) -> bytes:
+        rendering.release()
+        assert done.wait(60)
+        return b"a photo"
+
+    monkeypatch.setattr(preview_predictor, "render_preview", slow)
+    predictor = PreviewPredictor(settings_for(tmp_path))
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            busy = [threads.submit(predictor.start, order_for()) for _ in range(2)]
+            assert all(rendering.acquire(timeout=60) for _ in busy)
+            order = order_for()
+            assert isinstance(predictor.start(order), NotYet)
+        finally:
+            done.set()
+        assert all(isinstance(start.result(60), Prediction) for start in busy)
+    assert predictor.find(order.attempt_id, order.seed, an_hour_ago()) == []
