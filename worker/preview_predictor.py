@@ -35,8 +35,8 @@ KEPT_FOR = timedelta(hours=1)  # as long as Replicate keeps outputs (Replicate d
 _ADDRESS = "preview://"
 _ID = re.compile(r"preview-[0-9a-f]{48}")
 _SWEEP_EVERY_SECONDS = 60.0
-# Half of a render holds Python's lock, so a third one at once is no quicker; and memory that was used once stays with
-# its thread: 16 threads that each rendered held 515 MB, two of our own hold 300 (measured).
+# Memory that was used once stays with its thread: 16 threads that each rendered held 515 MB, two of our own 335, and
+# four were no quicker than two (measured on two cores).
 _THREADS = 2
 _TURN_SECONDS = 8.0  # 16 renders are through in 6; whoever waits longer should come back before the lease ends
 _BUSY_AGAIN_SECONDS = 1.0
