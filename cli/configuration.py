@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 from pydantic import ValidationError
-from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
+from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource, SettingsError
 
 from cli.stack import ambient_environment, environment_of_running_stack
 from shared.settings import Settings
@@ -23,8 +23,12 @@ def environment_here() -> dict[str, str]:
     return {**(running or {}), **ambient}
 
 
+class SettingsWrong(Exception):
+    """The text says what is wrong, without any value, which may be a secret."""
+
+
 def settings_of(environment: Mapping[str, str]) -> Settings:
-    """The settings that a process with just this environment would have. Raises pydantic.ValidationError."""
+    """The settings that a process with just this environment would have. Raises SettingsWrong."""
 
     class Given(Settings):
         @classmethod
@@ -35,7 +39,13 @@ def settings_of(environment: Mapping[str, str]) -> Settings:
             source.env_vars = {name.lower(): value for name, value in environment.items() if value}
             return (source,)
 
-    return Given()
+    try:
+        return Given()
+    except ValidationError as error:
+        raise SettingsWrong(_explain(error)) from None
+    except SettingsError as error:  # pydantic's word for a list that is not JSON; it names the field in quotes
+        name = str(error).split('"')[1].upper()
+        raise SettingsWrong(f'{name} must be a JSON list, such as ["one", "two"]') from None
 
 
 def settings_here(*, need_servers: bool = True) -> Settings:
@@ -45,12 +55,11 @@ def settings_here(*, need_servers: bool = True) -> Settings:
         raise stop("DATABASE_URL is not set, and no `cuggu serve` runs here. Set it, or start one.")
     try:
         return settings_of({**_NOBODY, **environment})
-    except ValidationError as error:
-        raise stop(f"The settings are wrong: {explain(error)}") from None
+    except SettingsWrong as error:
+        raise stop(f"The settings are wrong: {error}.") from None
 
 
-def explain(error: ValidationError) -> str:
-    """What is wrong with the settings, without their values, which may be secrets."""
+def _explain(error: ValidationError) -> str:
     return "; ".join(
         f"{'.'.join(map(str, found['loc'])).upper()}: {found['msg']}" if found["loc"] else found["msg"]
         for found in error.errors()

