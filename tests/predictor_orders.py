@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from tests.photos import one_face
-from worker.predictor import Gone, Prediction, PredictionOrder, PredictionState, Predictor
+from worker.predictor import Gone, NotYet, Prediction, PredictionOrder, PredictionState, Predictor
 
 
 def an_order(**changes: Any) -> PredictionOrder:
@@ -25,8 +25,11 @@ def an_order(**changes: Any) -> PredictionOrder:
     return PredictionOrder(**values | changes)
 
 
-def started(predictor: Predictor, order: PredictionOrder) -> Prediction:
-    answer = predictor.start(order)
+def started(predictor: Predictor, order: PredictionOrder, seconds: float = 20.0) -> Prediction:
+    """The prediction, asked for again as long as the predictor says "not yet"."""
+    deadline = time.monotonic() + seconds
+    while isinstance(answer := predictor.start(order), NotYet) and time.monotonic() < deadline:
+        time.sleep(answer.after_seconds)
     assert isinstance(answer, Prediction), answer
     return answer
 

@@ -8,12 +8,13 @@ transport it is given and look at the status alone, so this transport raises eve
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import httpx
 
 ANSWER_MAX_BYTES = 64 * 1024 * 1024  # a page of 100 predictions may carry 100 portraits as data: addresses
+CONNECT_SECONDS = 2.0
 _RESETS_IN = re.compile(r"resets in ~?(\d+(?:\.\d+)?)\s*s")
 _QUERY = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']+")
 
@@ -62,6 +63,26 @@ def quotable(words: str) -> str:
     return _QUERY.sub(r"\1?...", words.strip())[:500]
 
 
+class TimeLeft(Mapping[str, float]):
+    """The timeouts of one exchange as httpcore asks for them, phase by phase: none reaches beyond `until`.
+
+    httpx alone bounds each phase for itself, so that a slow vendor could take the sum of them all.
+    """
+
+    def __init__(self, until: float, *, connect_seconds: float) -> None:
+        self._until, self._connect_seconds = until, connect_seconds
+
+    def __getitem__(self, phase: str) -> float:
+        left = max(self._until - time.monotonic(), 0.001)
+        return min(left, self._connect_seconds) if phase in ("connect", "pool") else left
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("pool", "connect", "write", "read"))
+
+    def __len__(self) -> int:
+        return 4
+
+
 def read_bounded(response: httpx.Response, max_bytes: int, until: float) -> bytes:
     """The raw body; httpx bounds each read only, and a server that drips could hold us for hours.
 
@@ -80,9 +101,9 @@ def read_bounded(response: httpx.Response, max_bytes: int, until: float) -> byte
 
 
 class SingleShotTransport(httpx.BaseTransport):
-    """Sends a request once and reads its whole answer within the request's `total_seconds` extension.
+    """Sends a request once and reads its whole answer within the request's `until` extension (time.monotonic).
 
-    Name resolution is the one step that nobody here can bound.
+    Name resolution is the one step that nobody here can bound, and a TLS handshake may add `CONNECT_SECONDS`.
 
     Raises:
         Refused: any answer other than 2xx, redirects included.
@@ -92,7 +113,8 @@ class SingleShotTransport(httpx.BaseTransport):
         self._wire, self._on_headers = wire, on_headers
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        until = time.monotonic() + request.extensions["total_seconds"]
+        until = request.extensions["until"]
+        request.extensions["timeout"] = TimeLeft(until, connect_seconds=CONNECT_SECONDS)
         answer = self._wire.handle_request(request)
         try:
             self._on_headers(request, answer.headers)

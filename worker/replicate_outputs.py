@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import ssl
 import time
 from urllib.parse import unquote_to_bytes, urljoin
 
@@ -9,7 +10,7 @@ import httpx
 import structlog
 
 from worker.predictor import Gone, NotYet
-from worker.replicate_http import AnswerTooLarge, read_bounded
+from worker.replicate_http import CONNECT_SECONDS, AnswerTooLarge, TimeLeft, read_bounded
 
 OUTPUT_MAX_BYTES = 30 * 1024 * 1024
 _REDIRECTS_MAX = 3
@@ -24,7 +25,9 @@ class OutputReader:
     Plain http is read only from the API's own origin, and only while that is itself a loopback http address.
     """
 
-    def __init__(self, hosts: tuple[str, ...], api_url: str, *, total_seconds: float, connections: int) -> None:
+    def __init__(
+        self, hosts: tuple[str, ...], api_url: str, *, total_seconds: float, limits: httpx.Limits, tls: ssl.SSLContext
+    ) -> None:
         api = httpx.URL(api_url)
         loopback = api.scheme == "http" and api.host in _LOOPBACK
         self._hosts, self._total_seconds = tuple(host.lower() for host in hosts), total_seconds
@@ -32,8 +35,8 @@ class OutputReader:
         self._web = httpx.Client(
             trust_env=False,  # no proxy from the environment: the API's client takes none either
             follow_redirects=False,
-            timeout=httpx.Timeout(total_seconds / 2, connect=total_seconds / 4),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            limits=limits,
+            verify=tls,
             headers={"user-agent": "cuggu-photos"},
         )
 
@@ -42,13 +45,15 @@ class OutputReader:
         if address.startswith("data:"):
             return _inline(address)
         until = time.monotonic() + self._total_seconds
+        headers = {"accept-encoding": "identity"}  # the bytes are kept as they come
+        bound = {"timeout": TimeLeft(until, connect_seconds=CONNECT_SECONDS)}
         for _ in range(_REDIRECTS_MAX + 1):
             if not self._allowed(address):
                 host = _host(address)
                 log.error("replicate.output_refused", host=host, todo="see REPLICATE_OUTPUT_HOSTS")
                 return Gone(f"{host} is not a host we download from")
             try:
-                with self._web.stream("GET", address, headers={"accept-encoding": "identity"}) as response:
+                with self._web.stream("GET", address, headers=headers, extensions=bound) as response:
                     if response.is_redirect:
                         address = urljoin(address, response.headers["location"])
                         continue

@@ -61,14 +61,16 @@ class ReplicatePredictor:
         self.limits: dict[str, Mapping[str, str]] = {}
         self._on_limits = on_limits
         self._complained: set[int] = set()
-        # All of a call's phases together stay near call_seconds, and an upload plus a create below the lease.
+        # Before one lease ends, an upload and the create after it must, or a fetch and the download after it.
         self._call_seconds = min(8.0, settings.lease_seconds / 2)
         self._upload_seconds = min(4.0, settings.lease_seconds / 4)
+        self._fetch_seconds = min(5.0, settings.lease_seconds / 3)
         # Past the job's deadline nobody wants the photo: the vendor then stops it by itself (Cancel-After).
         self._cancel_after = f"{min(max(settings.job_deadline_seconds, 5), 86_400)}s"
         connections = settings.worker_threads + 4
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        wire = SingleShotTransport(httpx.HTTPTransport(limits=limits), self._note_limits)
+        tls = httpx.create_ssl_context()  # takes 40 ms to build, so both connections share it
+        wire = SingleShotTransport(httpx.HTTPTransport(verify=tls, limits=limits), self._note_limits)
         token = settings.replicate_api_token
         # An empty token would make the client look for one in the environment on its own.
         secret = (token.get_secret_value().strip() if token else "") or "unset"
@@ -78,8 +80,9 @@ class ReplicatePredictor:
         self._outputs = OutputReader(
             settings.replicate_output_hosts,
             self._base_url,
-            total_seconds=min(10.0, settings.lease_seconds * 2 / 3),
-            connections=connections,
+            total_seconds=min(8.0, settings.lease_seconds / 2),
+            limits=limits,
+            tls=tls,
         )
         if not self._model.takes_seed and not settings.replicate_webhook_secrets:
             log.warning("replicate.lost_predictions_unfindable", model=self.model, todo="set REPLICATE_WEBHOOK_SECRETS")
@@ -99,6 +102,7 @@ class ReplicatePredictor:
             answer = self._request(
                 "POST",
                 f"/v1/models/{self.model}/predictions",
+                self._in(self._call_seconds),
                 json=body,
                 headers={"Cancel-After": self._cancel_after},
             )
@@ -112,8 +116,11 @@ class ReplicatePredictor:
             return Unknown(f"the answer to the create was lost: {type(error).__name__}")
 
     def fetch(self, prediction_id: str) -> Prediction | NotYet | Gone:
+        return self._fetch(prediction_id, self._in(self._fetch_seconds))
+
+    def _fetch(self, prediction_id: str, until: float) -> Prediction | NotYet | Gone:
         try:
-            answer = self._request("GET", f"/v1/predictions/{prediction_id}")
+            answer = self._request("GET", f"/v1/predictions/{prediction_id}", until)
             prediction = prediction_from(answer, self._model)
         except Refused as refused:
             if refused.status == 404:
@@ -127,22 +134,20 @@ class ReplicatePredictor:
         return prediction
 
     def find(self, attempt_id: UUID, seed: int, created_after: datetime) -> list[Prediction] | NotYet:
-        until = time.monotonic() + self._call_seconds
+        until = self._in(self._call_seconds)
         since = created_after.astimezone(UTC) - CLOCK_SKEW
         query = urlencode({"created_after": since.isoformat(timespec="milliseconds").replace("+00:00", "Z")})
         found: list[Prediction] = []
         undecided = False
         try:
             while query:
-                page = self._request("GET", f"/v1/predictions?{query}")
+                page = self._request("GET", f"/v1/predictions?{query}", until)
                 entries = [entry for entry in page.get("results") or [] if isinstance(entry, dict)]
                 for entry in entries:
-                    fits = self._fits(entry, attempt_id, seed)
+                    fits = self._fits(entry, attempt_id, seed, until)
                     undecided = undecided or fits is None
                     if fits:
                         found.append(prediction_from(entry, self._model))
-                    if time.monotonic() > until:
-                        return NotYet(5.0, "too many predictions to look through at once")
                 times = [at for entry in entries if (at := moment(entry.get("created_at")))]
                 # Only the query of `next` is followed, so that our token cannot be led to another host.
                 following = httpx.URL(str(page.get("next") or "")).query.decode()
@@ -156,24 +161,25 @@ class ReplicatePredictor:
         return sorted(found, key=lambda prediction: prediction.created_at)
 
     def cancel(self, prediction_id: str) -> Prediction | NotYet | Gone:
+        until = self._in(self._call_seconds)
         try:
-            answer = self._request("POST", f"/v1/predictions/{prediction_id}/cancel")
+            answer = self._request("POST", f"/v1/predictions/{prediction_id}/cancel", until)
             prediction = prediction_from(answer, self._model)
         except Refused as refused:
             # What cancel answers for one that has ended is not documented: look at it instead.
             if refused.status in (400, 404, 409, 410, 422):
-                return self.fetch(prediction_id)
+                return self._fetch(prediction_id, until)
             return self._not_yet(refused)
         except (httpx.HTTPError, ValueError) as error:
             return NotYet(2.0, f"no answer: {type(error).__name__}")
-        return self.fetch(prediction_id) if prediction.state is not PredictionState.CANCELED else prediction
+        return self._fetch(prediction_id, until) if prediction.state is not PredictionState.CANCELED else prediction
 
     def read_output(self, address: str) -> bytes | NotYet | Gone:
         return self._outputs.read(address)
 
     def probe(self) -> str:
         try:
-            account = self._request("GET", "/v1/account")
+            account = self._request("GET", "/v1/account", self._in(self._call_seconds))
         except Refused as refused:
             todo = _ACCOUNT_REFUSALS.get(refused.status, "see https://www.replicatestatus.com")
             raise ConnectionError(f"Replicate refused us (HTTP {refused.status}): {todo}") from refused
@@ -186,11 +192,13 @@ class ReplicatePredictor:
 
     # --- The wire
 
-    def _request(self, method: str, path: str, *, total_seconds: float | None = None, **content: Any) -> dict[str, Any]:
+    @staticmethod
+    def _in(seconds: float) -> float:
+        return time.monotonic() + seconds
+
+    def _request(self, method: str, path: str, until: float, **content: Any) -> dict[str, Any]:
         """One request and its JSON object. Raises Refused, httpx.HTTPError, or ValueError for another kind of body."""
-        total = total_seconds or self._call_seconds
-        timeout = httpx.Timeout(total * 5 / 8, connect=total / 4, write=total / 4, pool=total / 8)
-        response = self._client._request(method, path, timeout=timeout, extensions={"total_seconds": total}, **content)
+        response = self._client._request(method, path, extensions={"until": until}, **content)
         body = json_object(response.content)
         if body is None:
             raise ValueError("the answer is no JSON object")
@@ -218,7 +226,7 @@ class ReplicatePredictor:
             answer = self._request(
                 "POST",
                 "/v1/files",
-                total_seconds=self._upload_seconds,
+                self._in(self._upload_seconds),
                 files={"content": ("portrait.jpg", BytesIO(portrait), "image/jpeg")},
             )
             return str(answer["urls"]["get"])
@@ -251,13 +259,13 @@ class ReplicatePredictor:
             return NotYet(OPERATOR_WAIT_SECONDS, refused.detail)
         return NotYet(2.0, refused.detail)
 
-    def _fits(self, entry: Mapping[str, Any], attempt_id: UUID, seed: int) -> bool | None:
+    def _fits(self, entry: Mapping[str, Any], attempt_id: UUID, seed: int, until: float) -> bool | None:
         """Whether this list result was made for the attempt; None when it cannot be told."""
         given = entry.get("input")
         if self._model.takes_seed:
             return isinstance(given, dict) and given.get("seed") == seed
         if "webhook" not in entry and entry.get("model", self.model) == self.model:
-            entry = self._request("GET", f"/v1/predictions/{entry.get('id')}")
+            entry = self._request("GET", f"/v1/predictions/{entry.get('id')}", until)
         webhook = entry.get("webhook")
         if webhook is None:
             return None if entry.get("model", self.model) == self.model else False
