@@ -15,6 +15,7 @@ from shared.events import CHANNEL
 LOOK_AGAIN_SECONDS = 5.0
 LOOK_AGAIN_WITHOUT_NOTES_SECONDS = 1.0
 RECONNECT_SECONDS = 1.0
+CANCEL_AGAIN_SECONDS = 0.2
 
 log = structlog.get_logger()
 
@@ -32,10 +33,11 @@ class JobChanges:
         self._task = asyncio.create_task(self._listen())
 
     async def stop(self) -> None:
-        if self._task is not None:
+        """End the subscription; returns when it has ended."""
+        while self._task is not None and not self._task.done():
+            # Again and again: the Redis client swallows a cancellation that meets it while it connects (seen).
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task}, timeout=CANCEL_AGAIN_SECONDS)
 
     async def wait(self, job_id: UUID, seconds: float) -> None:
         """Return when the job may have changed, at the latest after `seconds`."""

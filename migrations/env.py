@@ -10,10 +10,13 @@ LOCK_KEY = 0x6375676775  # any fixed number: two deployments that migrate at onc
 
 database_url = context.config.attributes.get("database_url") or get_settings().database_url
 
-with make_engine(database_url).connect() as connection:
+engine = make_engine(database_url)
+with engine.connect() as connection:
     connection.exec_driver_sql("SET statement_timeout = 0")
     connection.exec_driver_sql(f"SELECT pg_advisory_lock({LOCK_KEY})")
     connection.commit()
     context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
     with context.begin_transaction():
         context.run_migrations()
+# The lock is the session's: it goes with the connection, which must not wait in a pool for the process's end.
+engine.dispose()

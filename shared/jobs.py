@@ -164,7 +164,7 @@ def cancel(session: Session, user_id: UUID, job_id: UUID) -> Settlement:
     if job is None or job.user_id != user_id:
         raise NotFound
     if job.status not in ACTIVE_JOB:
-        raise JobEnded(status=job.status.value)
+        raise JobEnded(job_status=job.status.value)
     _end_photos(session, job_id, PhotoStatus.CANCELED, "canceled")
     stored = _photo_counts(session, job_id).get(PhotoStatus.STORED, 0)
     return _settle(session, job, JobStatus.CANCELED, stored=stored, keep_credit=stored > 0, error_code="canceled")

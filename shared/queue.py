@@ -10,7 +10,7 @@ from uuid import UUID
 import redis
 import structlog
 from celery import Celery
-from kombu import Queue
+from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from shared.settings import Settings
@@ -41,7 +41,7 @@ def make_celery(settings: Settings, *, socket_timeout_seconds: float = PUBLISHER
     app.conf.update(
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
-        task_queues=[Queue(name) for name in (START_QUEUE, COLLECT_QUEUE, MAINTENANCE_QUEUE)],
+        task_queues=[Queue(name, Exchange(name), name) for name in (START_QUEUE, COLLECT_QUEUE, MAINTENANCE_QUEUE)],
         task_default_queue=MAINTENANCE_QUEUE,
         task_routes={
             START_PHOTO: {"queue": START_QUEUE},

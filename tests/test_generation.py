@@ -1,0 +1,304 @@
+"""A photo's journey through start, collect and close, over a real PostgreSQL, with a provider told what to do."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from PIL import Image
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from shared import jobs
+from shared.disk_storage import DiskStorage
+from shared.errors import StorageUnavailable
+from shared.events import ChangeNotes
+from shared.models import PhotoStatus
+from shared.photos import take_due, take_unclosed
+from shared.settings import Settings
+from tests.rows import accepted_job, money_is_right
+from tests.scripted_predictor import ScriptedPredictor, done, failed
+from worker.generation import Generation
+from worker.predictor import Gone, Never, NotYet, Unknown
+
+SECOND = "interval '1 second'"
+
+
+class World:
+    """One job, the use cases, and a clock that is put forward by hand."""
+
+    def __init__(self, engine: Engine, settings: Settings, predictor: ScriptedPredictor, root: Path) -> None:
+        self.engine = engine
+        self.predictor = predictor
+        self.storage = DiskStorage(root)
+        self.generation = Generation(
+            sessions=sessionmaker(engine, expire_on_commit=False),
+            storage=self.storage,
+            predictor=predictor,
+            notes=ChangeNotes(settings.redis_url),
+            settings=settings,
+        )
+        self.user_id, self.job_id, self.photo_ids = accepted_job(engine)
+        self.storage.put(f"portraits/{self.job_id}", b"portrait", "image/jpeg")
+
+    def pass_time(self, seconds: float) -> None:
+        """As if everything had happened `seconds` earlier."""
+        with self.engine.begin() as connection:
+            shift = {"seconds": seconds}
+            for statement in (
+                "UPDATE photos SET next_check_at = next_check_at - :seconds * interval '1 second', sent_at = NULL",
+                "UPDATE attempts SET created_at = created_at - :seconds * interval '1 second', "
+                "close_due_at = close_due_at - :seconds * interval '1 second'",
+            ):
+                connection.execute(text(statement), shift)
+
+    def run(self, rounds: int = 12) -> None:
+        """What sweep and workers do, until nothing is in work."""
+        for _ in range(rounds):
+            self.pass_time(60)
+            for status, step in (
+                (PhotoStatus.PENDING, self.generation.start),
+                (PhotoStatus.GENERATING, self.generation.collect),
+            ):
+                with Session(self.engine) as session, session.begin():
+                    due = take_due(session, status, 100, 0)
+                for photo_id in due:
+                    step(photo_id)
+            with Session(self.engine) as session, session.begin():
+                unclosed = take_unclosed(session, 100, 0)
+            for attempt_id in unclosed:
+                self.generation.close(attempt_id)
+
+    def sql(self, statement: str) -> list[tuple[Any, ...]]:
+        with self.engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(text(statement))]
+
+    @property
+    def job(self) -> tuple[Any, ...]:
+        """(status, error_code, photos stored)."""
+        return self.sql(
+            "SELECT status, error_code, (SELECT count(*) FROM photos WHERE status = 'STORED')::int FROM jobs"
+        )[0]
+
+    def objects(self) -> list[str]:
+        return [found.key for found in self.storage.list("photos/")]
+
+
+@pytest.fixture
+def predictor() -> ScriptedPredictor:
+    return ScriptedPredictor()
+
+
+@pytest.fixture
+def world(engine: Engine, settings: Settings, predictor: ScriptedPredictor, tmp_path: Path) -> World:
+    return World(engine, settings, predictor, tmp_path)
+
+
+def test_four_photos_are_made_and_paid_for_once(world: World) -> None:
+    world.run()
+    assert world.job == ("COMPLETED", None, 4)
+    assert len(world.predictor.orders) == 4
+    assert len({order.seed for order in world.predictor.orders}) == 4
+    assert len({order.prompt for order in world.predictor.orders}) == 4
+    for slot in range(4):
+        stored = world.storage.get(f"photos/{world.job_id}/{slot}")
+        assert stored.content_type == "image/jpeg"
+        assert Image.open(BytesIO(stored.body)).size == (480, 640)
+    attempts = world.sql("SELECT outcome, prediction_id IS NOT NULL, cost, provider_seconds FROM attempts")
+    assert attempts == [("SUCCEEDED", True, Decimal("0.0400"), 3.5)] * 4
+    money_is_right(world.engine)
+
+
+def test_a_prediction_that_is_finished_when_started_is_collected_at_once(world: World) -> None:
+    world.predictor.starts.append(done)
+    world.generation.start(world.photo_ids[0])
+    assert world.job == ("PROCESSING", None, 1)
+
+
+def test_messages_that_come_twice_late_or_out_of_order_change_nothing(world: World) -> None:
+    world.generation.collect(world.photo_ids[0])
+    world.generation.start(world.photo_ids[0])
+    world.generation.start(world.photo_ids[0])
+    world.run()
+    for photo_id in world.photo_ids:
+        world.generation.start(photo_id)
+        world.generation.collect(photo_id, hinted=True)
+    assert world.job == ("COMPLETED", None, 4)
+    assert len(world.predictor.orders) == 4
+
+
+def test_what_the_provider_did_not_take_is_no_attempt(world: World) -> None:
+    world.predictor.starts.extend([NotYet(30, "throttled")] * 9)
+    world.run()
+    assert world.job == ("COMPLETED", None, 4)
+    assert world.sql("SELECT count(*), max(number) FROM attempts") == [(4, 1)]
+
+
+def test_a_postponed_photo_is_not_started_before_its_time(world: World) -> None:
+    world.predictor.starts.append(NotYet(30, "throttled"))
+    world.generation.start(world.photo_ids[0])
+    world.generation.start(world.photo_ids[0])
+    assert len(world.predictor.orders) == 1
+
+
+def test_a_failure_that_may_pass_is_tried_again_with_another_seed(world: World) -> None:
+    world.predictor.fetches.extend([failed("provider_failed", retryable=True)] * 2)
+    world.run()
+    assert world.job == ("COMPLETED", None, 4)
+    assert len({order.seed for order in world.predictor.orders}) == 6
+    assert world.sql("SELECT outcome, count(*) FROM attempts GROUP BY 1 ORDER BY 1") == [
+        ("FAILED", 2),
+        ("SUCCEEDED", 4),
+    ]
+    assert world.sql("SELECT DISTINCT error_code FROM photos") == [(None,)], "a stored photo carries no old error"
+
+
+def test_a_moderated_photo_is_tried_again_with_another_variation(world: World) -> None:
+    world.predictor.fetches.append(failed("moderated", retryable=True))
+    world.generation.start(world.photo_ids[0])
+    world.pass_time(60)
+    world.generation.collect(world.photo_ids[0])
+    world.pass_time(60)
+    world.generation.start(world.photo_ids[0])
+    first, second = world.predictor.orders
+    assert first.prompt != second.prompt
+
+
+@pytest.mark.parametrize(
+    ("break_it", "code", "orders"),
+    [
+        (lambda p: p.starts.extend([Never("bad_input", "422")] * 4), "bad_input", 4),
+        (lambda p: p.fetches.extend([failed("bad_input", retryable=False)] * 4), "bad_input", 4),
+        (lambda p: p.fetches.extend([failed("provider_failed", retryable=True)] * 12), "provider_failed", 12),
+        (lambda p: p.fetches.extend([Gone("an hour ago")] * 12), "output_expired", 12),
+        (lambda p: p.outputs.extend([b"not a picture"] * 12), "output_invalid", 12),
+    ],
+)
+def test_a_provider_that_fails_for_good_costs_nothing(
+    world: World, break_it: Callable[[ScriptedPredictor], None], code: str, orders: int
+) -> None:
+    break_it(world.predictor)
+    world.run(rounds=20)
+    assert world.job == ("FAILED", code, 0)
+    assert len(world.predictor.orders) == orders
+    assert world.sql("SELECT credits FROM users") == [(2,)]
+    assert world.objects() == []
+    money_is_right(world.engine)
+
+
+def test_some_photos_are_kept_and_the_credit_comes_back(world: World) -> None:
+    world.predictor.fetches.extend([failed("bad_input", retryable=False)] * 3)
+    world.run()
+    assert world.job == ("PARTIAL", "bad_input", 1)
+    assert world.sql("SELECT credits FROM users") == [(2,)]
+    assert len(world.objects()) == 1
+    money_is_right(world.engine)
+
+
+def test_a_storage_that_is_away_is_waited_for_and_nothing_is_paid_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as away:
+        away.setattr(DiskStorage, "put", _raise_unavailable)
+        world.run(rounds=4)
+        assert world.job == ("PROCESSING", None, 0)
+    world.run()
+    assert world.job == ("COMPLETED", None, 4)
+    assert len(world.predictor.orders) == 4
+
+
+def test_a_storage_that_stays_away_until_the_deadline_costs_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DiskStorage, "put", _raise_unavailable)
+    world.run(rounds=4)
+    _pass_deadline(world)
+    world.run(rounds=4)
+    assert world.job == ("FAILED", "deadline_exceeded", 0)
+    assert world.sql("SELECT credits FROM users") == [(2,)]
+    assert world.sql("SELECT DISTINCT outcome FROM attempts") == [("CANCELED",)]
+    assert sorted(world.predictor.canceled) == sorted(world.predictor.predictions)
+    money_is_right(world.engine)
+
+
+def test_a_lost_answer_is_found_and_not_paid_for_again(world: World) -> None:
+    order_of: list[str] = []
+
+    def lose(prediction: Any) -> Any:
+        order_of.append(prediction.id)
+        raise ConnectionResetError  # as a worker that dies before it could write the answer down
+
+    world.predictor.starts.append(lose)
+    with pytest.raises(ConnectionResetError):
+        world.generation.start(world.photo_ids[0])
+    world.run()
+    assert world.job == ("COMPLETED", None, 4)
+    assert len(world.predictor.orders) == 4
+    assert world.sql(f"SELECT count(*) FROM attempts WHERE prediction_id = '{order_of[0]}'") == [(1,)]
+
+
+def test_only_what_surely_was_never_made_is_made_again(world: World) -> None:
+    world.predictor.starts.append(Unknown("timed out"))
+    world.generation.start(world.photo_ids[0])
+    world.pass_time(2)
+    world.generation.collect(world.photo_ids[0])
+    assert len(world.predictor.orders) == 1, "the create call may still arrive"
+    world.run()
+    assert world.job == ("COMPLETED", None, 4)
+    assert len(world.predictor.orders) == 5
+    assert world.sql("SELECT outcome, count(*) FROM attempts GROUP BY 1 ORDER BY 1") == [("LOST", 1), ("SUCCEEDED", 4)]
+
+
+def test_a_job_canceled_while_its_prediction_runs_stops_it_and_books_its_cost(world: World) -> None:
+    world.generation.start(world.photo_ids[0])
+    with Session(world.engine) as session, session.begin():
+        jobs.cancel(session, world.user_id, world.job_id)
+    world.run()
+    assert world.job == ("CANCELED", "canceled", 0)
+    assert world.predictor.canceled == ["prediction-0"]
+    assert world.sql("SELECT outcome, cost, close_due_at FROM attempts") == [("CANCELED", Decimal("0.0400"), None)]
+    money_is_right(world.engine)
+
+
+def test_a_photo_put_while_its_job_was_canceled_leaves_nothing_behind(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = DiskStorage.put
+
+    def cancel_then_put(storage: DiskStorage, key: str, body: bytes, content_type: str) -> None:
+        with Session(world.engine) as session, session.begin():
+            jobs.cancel(session, world.user_id, world.job_id)
+        put(storage, key, body, content_type)
+
+    monkeypatch.setattr(DiskStorage, "put", cancel_then_put)
+    world.predictor.starts.append(done)
+    world.generation.start(world.photo_ids[0])
+    assert world.job == ("CANCELED", "canceled", 0)
+    assert world.objects() == []
+    money_is_right(world.engine)
+
+
+def test_a_running_prediction_frees_the_worker_and_is_asked_again_later(world: World) -> None:
+    world.predictor.fetches.append(lambda prediction: prediction)
+    world.generation.start(world.photo_ids[0])
+    world.generation.collect(world.photo_ids[0])
+    assert len(world.predictor.fetches) == 1, "not due yet"
+    world.generation.collect(world.photo_ids[0], hinted=True)
+    assert len(world.predictor.fetches) == 0, "a hint does not wait"
+    assert world.job == ("PROCESSING", None, 0)
+
+
+def _raise_unavailable(*_: object) -> None:
+    raise StorageUnavailable(retry_after_seconds=1)
+
+
+def _pass_deadline(world: World) -> None:
+    with world.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET deadline_at = now() - interval '1 second'"))
+    with Session(world.engine) as session, session.begin():
+        overdue: list[UUID] = list(jobs.overdue(session, 10))
+        for job_id in overdue:
+            jobs.settle_overdue(session, job_id)
