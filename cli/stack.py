@@ -20,10 +20,9 @@ from cli.processes import Lock, StartFailed, end_child, end_leftover, listen_err
 from cli.readiness import WorkerPing, answers
 
 # The one table of what runs. Procfile, containers and services say the same, and a test compares them.
-# Addresses and secrets come by environment (UVICORN_HOST, UVICORN_PORT, FLOWER_PORT, FLOWER_BASIC_AUTH, ...).
+# Addresses and secrets come by environment (API_HOST, API_PORT, FLOWER_PORT, FLOWER_BASIC_AUTH, ...).
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "api": ("uvicorn", "--factory", "api.main:create_app", "--no-access-log", "--no-server-header",
-            "--timeout-graceful-shutdown", "10"),
+    "api": ("python", "-m", "api"),
     "worker": ("celery", "-A", "worker.main:app", "worker", "-P", "threads", "-E", "-Q", "start,collect,maintenance",
                "-n", "worker@%h", "--without-gossip", "--without-mingle"),
     "beat": ("celery", "-A", "worker.main:app", "beat"),
@@ -125,8 +124,8 @@ class Stack:
             self.environment |= {
                 "DATA_DIR": str(self.data_dir),
                 "PUBLIC_URL": self.environment.get("PUBLIC_URL") or self.api_url,
-                "UVICORN_HOST": self.host,
-                "UVICORN_PORT": str(self.port),
+                "API_HOST": self.host,
+                "API_PORT": str(self.port),
                 "FLOWER_ADDRESS": "127.0.0.1",  # whoever reaches Flower can stop workers
                 "FLOWER_PORT": str(self.flower_port),
                 "FLOWER_BASIC_AUTH": self.flower_login,

@@ -29,4 +29,4 @@ class _Ready(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    ThreadingHTTPServer((os.environ["UVICORN_HOST"], int(os.environ["UVICORN_PORT"])), _Ready).serve_forever()
+    ThreadingHTTPServer((os.environ["API_HOST"], int(os.environ["API_PORT"])), _Ready).serve_forever()
