@@ -24,7 +24,7 @@ from cli.contact_sheet import contact_sheet
 from cli.generate import INTERRUPTED, explain, explain_end, read_portrait
 from cli.job_display import JobDisplay
 from cli.processes import StartFailed, free_port
-from cli.stack import Stack, ambient_environment
+from cli.stack import Ended, Stack, ambient_environment
 from cli.vendors import Vendors, doubled_vendors
 from shared.models import JobStatus
 from shared.settings import Settings
@@ -90,21 +90,22 @@ def demo(
     stack = Stack(data_dir, environment=_environment(), processes=("api", "worker", "beat"), port=free_port())
     began = time.monotonic()
     try:
-        with _ending(stack), ExitStack() as running:
+        with _ending_on_signals(stack) as stopping, ExitStack() as running:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             running.enter_context(chdir(data_dir))  # no .env is read there
             doubles = running.enter_context(_vendors(stack)) if vendors else None
-            running.callback(_stop, stack)
+            running.callback(stack.stop)
+            running.callback(stopping.set)
             result = _run(stack, doubles, picture, portrait.name, Style(wanted), role, out, JobDisplay(console))
-            stopping = time.monotonic()
-        result.seconds |= {"stop": time.monotonic() - stopping, "total": time.monotonic() - began}
+            done = time.monotonic()
+        result.seconds |= {"stop": time.monotonic() - done, "total": time.monotonic() - began}
     except StartFailed as error:
         raise stop(str(error)) from None
     except ApiProblem as problem:
         raise stop(explain(problem)) from None
     except (Unreachable, _GaveUp) as error:
         raise stop(f"{error} What the processes said is in {data_dir / 'logs'}.") from None
-    except KeyboardInterrupt:
+    except (Ended, KeyboardInterrupt):
         raise stop("Stopped.", INTERRUPTED) from None
     if result.job.status is not JobStatus.COMPLETED:
         raise stop(explain_end(result.job, len(result.photos)))
@@ -147,6 +148,8 @@ def _run(
         job: JobOut = submitted
 
         def tend() -> None:
+            if stack.ending:
+                raise Ended
             stack.tend()
             if time.monotonic() - marks[-1] > GENERATE_SECONDS:
                 raise _GaveUp(f"The job has not ended within {GENERATE_SECONDS} seconds.")
@@ -173,11 +176,6 @@ def _run(
     return result
 
 
-def _stop(stack: Stack) -> None:
-    stack.ending = True  # from here on a Ctrl-C means: hurry
-    stack.stop()
-
-
 @contextmanager
 def _vendors(stack: Stack) -> Iterator[Vendors]:
     log_dir = stack.data_dir / "logs"
@@ -194,23 +192,25 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def _ending(stack: Stack) -> Iterator[None]:
-    """The first signal raises KeyboardInterrupt here, so that all is ended in order; a later one hurries that."""
+def _ending_on_signals(stack: Stack) -> Iterator[threading.Event]:
+    """The first signal asks for an end in order; a later one breaks off what is going on, or hurries the end.
 
-    def end(_number: int, _frame: FrameType | None) -> None:
+    Nothing is raised at first, because Python swallows what is raised inside some callbacks. Yields the event to be
+    set when the end begins.
+    """
+    stopping = threading.Event()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
         if stack.ending:
             stack.hurry.set()
-            return
+            if not stopping.is_set():
+                raise KeyboardInterrupt
         stack.ending = True
-        raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    earlier = [signal.signal(number, end) for number in numbers]
+    earlier = [signal.signal(number, ask) for number in numbers]
     try:
-        yield
+        yield stopping
     finally:
         for number, handler in zip(numbers, earlier, strict=True):
             signal.signal(number, handler)

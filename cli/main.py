@@ -24,3 +24,7 @@ generate.register(app)
 token.register(app)
 credits.register(app)
 doctor.register(app)
+
+
+if __name__ == "__main__":
+    app()
