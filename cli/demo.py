@@ -23,7 +23,7 @@ from cli.configuration import default_language, settings_of, stop
 from cli.contact_sheet import contact_sheet
 from cli.generate import INTERRUPTED, explain, explain_end, read_portrait
 from cli.job_display import JobDisplay
-from cli.processes import StartFailed, free_port
+from cli.processes import StartFailed, free_port, make_data_dir
 from cli.stack import Ended, Stack, ambient_environment
 from cli.vendors import Vendors, doubled_vendors
 from shared.models import JobStatus
@@ -91,7 +91,7 @@ def demo(
     began = time.monotonic()
     try:
         with _ending_on_signals(stack) as stopping, ExitStack() as running:
-            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_data_dir(data_dir)
             running.enter_context(chdir(data_dir))  # no .env is read there
             doubles = running.enter_context(_vendors(stack)) if vendors else None
             running.callback(stack.stop)
@@ -158,7 +158,7 @@ def _run(
             course.note(job)
             display.show(job)
         marks.append(time.monotonic())
-        out = out or stack.data_dir / "photos" / f"{datetime.now():%Y%m%d-%H%M%S}-{str(job.id)[:8]}"
+        out = out or _own_place(stack.data_dir, job)
         photos = client.save_photos(job, out)
         sheet = out / "contact-sheet.jpg"
         if job.status is JobStatus.COMPLETED:
@@ -176,11 +176,15 @@ def _run(
     return result
 
 
+def _own_place(data_dir: Path, job: JobOut) -> Path:
+    photos = data_dir / "photos"
+    photos.mkdir(mode=0o700, exist_ok=True)  # the pictures of people are nobody else's to look at
+    return photos / f"{datetime.now():%Y%m%d-%H%M%S}-{str(job.id)[:8]}"
+
+
 @contextmanager
 def _vendors(stack: Stack) -> Iterator[Vendors]:
-    log_dir = stack.data_dir / "logs"
-    log_dir.mkdir(parents=True, exist_ok=True)
-    with doubled_vendors(log_dir) as doubles:
+    with doubled_vendors(stack.data_dir / "logs") as doubles:
         stack.environment |= doubles.environment
         yield doubles
 

@@ -92,18 +92,18 @@ def check_result(shown: dict[str, Any], directory: Path) -> None:
     assert seconds["total"] >= seconds["start"] + seconds["submit"] + seconds["generate"]
 
 
-def test_the_demo_works_twice_in_a_row_and_leaves_nothing_running(tmp_path: Path) -> None:
+def test_the_demo_works_twice_in_a_row_and_leaves_nothing_running(open_dir: Path) -> None:
     # Whatever the surroundings name, the demonstration touches nothing but its own servers.
-    (tmp_path / ".env").write_text("STORAGE=s3\nJWT_SECRET=short\n")
+    (open_dir / ".env").write_text("STORAGE=s3\nJWT_SECRET=short\n")
     elsewhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "REDIS_URL": "redis://127.0.0.1:1/0"}
-    first = run(tmp_path, "--json", env={**elsewhere, "PREDICTOR": "replicate"})
+    first = run(open_dir, "--json", env={**elsewhere, "PREDICTOR": "replicate"})
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
-    check_result(json.loads(first.stdout), tmp_path / ".cuggu" / "demo")
-    assert working_in(tmp_path) == []
+    check_result(json.loads(first.stdout), open_dir / ".cuggu" / "demo")
+    assert working_in(open_dir) == []
 
-    out = tmp_path / "my photos"
-    second = run(tmp_path, "--portrait", str(SAMPLES / "astronaut.jpg"), "--style", "modern", "--role", "BRIDE",
+    out = open_dir / "my photos"
+    second = run(open_dir, "--portrait", str(SAMPLES / "astronaut.jpg"), "--style", "modern", "--role", "BRIDE",
                  "--out", "my photos")  # fmt: skip
     assert second.returncode == 0, second.stderr
     assert sorted(path.name for path in out.iterdir()) == [
@@ -113,14 +113,14 @@ def test_the_demo_works_twice_in_a_row_and_leaves_nothing_running(tmp_path: Path
     for words in ("QUEUED", "PROCESSING", "COMPLETED", str(out / "photo-4.jpg"), str(out / "contact-sheet.jpg"),
                   "Credits: 2 -> 1", "SIGNUP", "CHARGE", "Chosen: photo 1"):  # fmt: skip
         assert words in second.stdout
-    assert working_in(tmp_path) == []
+    assert working_in(open_dir) == []
 
 
-def test_the_demo_with_the_vendors_clients_pays_for_four_predictions_and_can_prove_it(tmp_path: Path) -> None:
-    done = run(tmp_path, "--vendors", "--json", "--style", "CINEMATIC")
+def test_the_demo_with_the_vendors_clients_pays_for_four_predictions_and_can_prove_it(open_dir: Path) -> None:
+    done = run(open_dir, "--vendors", "--json", "--style", "CINEMATIC")
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
-    check_result(shown, tmp_path / ".cuggu" / "demo-vendors")
+    check_result(shown, open_dir / ".cuggu" / "demo-vendors")
     vendors = shown["vendors"]
     predictions = {run["id"]: run for run in vendors["replicate"]["predictions"]}
     assert len(predictions) == 4
@@ -140,7 +140,7 @@ def test_the_demo_with_the_vendors_clients_pays_for_four_predictions_and_can_pro
         assert Decimal(attempt["cost"]) == Decimal(made["cost_usd"]) > 0
         assert attempt["currency"] == "USD"
         assert attempt["provider_seconds"] > 0
-    assert working_in(tmp_path) == []
+    assert working_in(open_dir) == []
 
 
 @pytest.mark.parametrize(
@@ -152,36 +152,36 @@ def test_the_demo_with_the_vendors_clients_pays_for_four_predictions_and_can_pro
     ],
 )
 def test_what_can_be_seen_to_be_wrong_is_said_before_anything_starts(
-    tmp_path: Path, words: list[str], sentence: str
+    open_dir: Path, words: list[str], sentence: str
 ) -> None:
-    done = run(tmp_path, *words, "--json")
+    done = run(open_dir, *words, "--json")
     assert done.returncode == 2
     assert done.stderr.startswith(sentence)
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
-    assert list(tmp_path.iterdir()) == []
+    assert list(open_dir.iterdir()) == []
 
 
-def test_a_portrait_without_a_face_ends_with_the_apis_sentence_and_nothing_running(tmp_path: Path) -> None:
-    done = run(tmp_path, "--json", "--portrait", str(SAMPLES / "chelsea.jpg"), env={"LANG": "ko_KR.UTF-8"})
+def test_a_portrait_without_a_face_ends_with_the_apis_sentence_and_nothing_running(open_dir: Path) -> None:
+    done = run(open_dir, "--json", "--portrait", str(SAMPLES / "chelsea.jpg"), env={"LANG": "ko_KR.UTF-8"})
     assert done.returncode == 1
     assert done.stderr == "얼굴이 감지되지 않았습니다\n"
     assert done.stdout == ""
-    assert working_in(tmp_path) == []
+    assert working_in(open_dir) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_ends_all_that_it_started(tmp_path: Path, number: signal.Signals) -> None:
+def test_an_interrupted_demo_ends_all_that_it_started(open_dir: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "cli.main", "demo"],
-        cwd=tmp_path,
+        cwd=open_dir,
         env=surroundings(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        log = tmp_path / ".cuggu" / "demo" / "logs" / "api.log"  # the servers run, the processes are being started
+        log = open_dir / ".cuggu" / "demo" / "logs" / "api.log"  # the servers run, the processes are being started
         wait_until(lambda: process.poll() is not None or log.exists(), SECONDS)
         children = psutil.Process(process.pid).children(recursive=True)
         assert children
@@ -192,10 +192,10 @@ def test_an_interrupted_demo_ends_all_that_it_started(tmp_path: Path, number: si
         process.wait()
     assert (process.returncode, told) == (130, "Stopped.\n")
     wait_until(lambda: all(is_gone(child.pid) for child in children))
-    assert working_in(tmp_path) == []
+    assert working_in(open_dir) == []
 
 
-def test_without_the_source_checkout_there_are_no_doubles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.vendors.CHECKOUT", tmp_path)
-    with pytest.raises(StartFailed, match="source checkout"), doubled_vendors(tmp_path):
+def test_without_the_source_checkout_there_are_no_doubles(open_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.vendors.CHECKOUT", open_dir)
+    with pytest.raises(StartFailed, match="source checkout"), doubled_vendors(open_dir):
         pytest.fail("there was something to start")
