@@ -4,6 +4,7 @@ The doubles of Replicate and Azure Face belong to the tests; S3 is moto's server
 """
 
 import importlib
+import json
 import secrets
 import sys
 import time
@@ -57,7 +58,9 @@ class Vendors:
         return {
             "replicate": {
                 "predictions": [{name: run[name] for name in seen} for run in replicate["predictions"]],
-                "webhooks": len(replicate["webhooks"]),
+                "webhooks": [
+                    {"prediction": sent["prediction"], "status": sent["status"]} for sent in replicate["webhooks"]
+                ],
                 "refused": len(replicate["refused"]),
             },
             "azure": {"calls": len(books(self.azure_url)["calls"])},
@@ -102,6 +105,7 @@ def doubled_vendors(log_dir: Path) -> Iterator[Vendors]:
                 "PREDICTOR": "replicate",
                 "REPLICATE_API_TOKEN": token,
                 "REPLICATE_BASE_URL": replicate,
+                "REPLICATE_WEBHOOK_SECRETS": json.dumps([webhook_secret]),
             },
             replicate_url=replicate,
             azure_url=azure,
