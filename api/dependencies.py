@@ -15,7 +15,9 @@ from api.errors import preferred_language
 from api.rate_limit import RateLimits
 from api.submission import Submitter
 from api.upload import Submission, receive_submission
+from api.webhook_verifier import WebhookVerifier
 from shared.errors import Unauthorized
+from shared.queue import JobQueue
 from shared.settings import Settings
 from shared.storage import ObjectStorage
 
@@ -31,6 +33,8 @@ class Parts:
     submitter: Submitter
     limits: RateLimits
     changes: JobChanges
+    queue: JobQueue
+    webhooks: WebhookVerifier
 
 
 def parts(request: Request) -> Parts:

@@ -19,8 +19,9 @@ from api.faces import open_face_checker
 from api.rate_limit import RateLimits
 from api.redis_guard import TIMEOUT_SECONDS, RedisGuard
 from api.remembered_faces import RememberedFaces
-from api.routes import health, jobs, me, media, plan, styles
+from api.routes import health, jobs, me, media, plan, styles, webhooks
 from api.submission import Submitter
+from api.webhook_verifier import WebhookVerifier
 from shared.database import make_async_engine
 from shared.queue import JobQueue, make_celery
 from shared.settings import Settings, get_settings
@@ -49,7 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="0.1.0",
         lifespan=lambda app: _lifespan(app, settings),
     )
-    for module in (jobs, media, me, styles, plan, health):
+    for module in (jobs, media, me, styles, plan, webhooks, health):
         app.include_router(module.router)
     install_error_renderer(app, {plan.PREFIX: plan.plan_error})
     app.add_middleware(RequestId)
@@ -77,6 +78,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         guard = RedisGuard()
         limits = RateLimits(settings, guard)
         storage = open_storage(settings)
+        queue = JobQueue(make_celery(settings), settings.redis_url)
         app.state.redis = redis
         app.state.parts = Parts(
             settings=settings,
@@ -85,6 +87,8 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             authenticator=Authenticator(settings, sessions),
             limits=limits,
             changes=changes,
+            queue=queue,
+            webhooks=WebhookVerifier(settings.replicate_webhook_secrets, redis, guard),
             submitter=Submitter(
                 settings=settings,
                 sessions=sessions,
@@ -92,7 +96,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
                 faces=RememberedFaces(face_checker, redis, guard, settings.face_verdict_seconds),
                 limits=limits,
                 guard=guard,
-                queue=JobQueue(make_celery(settings), settings.redis_url),
+                queue=queue,
             ),
         )
         yield

@@ -1,11 +1,11 @@
-"""Receive a submission's form in a bounded way: never more bytes than a picture may have."""
+"""Receive bodies in a bounded way: a submission's form holds never more bytes than a picture may have."""
 
 from dataclasses import dataclass
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.types import Message
+from starlette.types import Message, Receive
 
 from shared.errors import FileTooLarge, InvalidRequest, MissingField, UnknownRole, UnknownStyle
 from shared.styles import Role, Style
@@ -38,7 +38,7 @@ async def receive_submission(request: Request, max_bytes: int) -> Submission:
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_MAX:
         raise InvalidRequest(fields=["Idempotency-Key"])
-    form = await _bounded_form(request, max_bytes + FORM_OVERHEAD_BYTES)
+    form = await _bounded_form(request, max_bytes)
     try:
         image = form.get("image")
         style = form.get("style")
@@ -61,7 +61,21 @@ async def receive_submission(request: Request, max_bytes: int) -> Submission:
     return Submission(body, Style(style), Role(role) if role else None, key)
 
 
-async def _bounded_form(request: Request, limit_bytes: int) -> FormData:
+async def bounded_body(request: Request, limit_bytes: int) -> bytes:
+    """The raw body. Raises FileTooLarge."""
+    return await Request(request.scope, _bounded(request, limit_bytes, limit_bytes)).body()
+
+
+async def _bounded_form(request: Request, max_bytes: int) -> FormData:
+    try:
+        receive = _bounded(request, max_bytes + FORM_OVERHEAD_BYTES, max_bytes)
+        return await Request(request.scope, receive).form(max_files=1, max_fields=10)
+    except HTTPException as error:  # Starlette's word for a malformed multipart body
+        raise InvalidRequest(reason=error.detail) from error
+
+
+def _bounded(request: Request, limit_bytes: int, told_bytes: int) -> Receive:
+    """The request's `receive`, raising FileTooLarge (which names `told_bytes`) once more than the limit came."""
     received = 0
 
     async def receive() -> Message:
@@ -72,10 +86,7 @@ async def _bounded_form(request: Request, limit_bytes: int) -> FormData:
             while message.get("more_body") and received < limit_bytes + DRAIN_BYTES:
                 message = await request.receive()
                 received += len(message.get("body", b""))
-            raise FileTooLarge(max_bytes=limit_bytes - FORM_OVERHEAD_BYTES)
+            raise FileTooLarge(max_bytes=told_bytes)
         return message
 
-    try:
-        return await Request(request.scope, receive).form(max_files=1, max_fields=10)
-    except HTTPException as error:  # Starlette's word for a malformed multipart body
-        raise InvalidRequest(reason=error.detail) from error
+    return receive

@@ -1,0 +1,99 @@
+"""The provider's webhooks at our door: who is believed, how often, and how little follows from it."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from redis import Redis
+from standardwebhooks import Webhook
+
+from shared.queue import COLLECT_QUEUE
+from shared.settings import Settings
+from tests.test_api import refused, serve
+
+pytestmark = pytest.mark.anyio
+
+OLD, NEW = (f"whsec_{letter * 32}" for letter in "AB")
+BODY = b'{"id": "abc", "status": "succeeded", "output": ["https://replicate.delivery/x"]}'
+
+
+@pytest.fixture
+async def http(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    rotating = settings.model_copy(update={"replicate_webhook_secrets": (SecretStr(NEW), SecretStr(OLD))})
+    async with AsyncExitStack() as stack:
+        yield await serve(stack, rotating)
+
+
+def signed(secret: str = NEW, webhook_id: str = "msg_1", age_seconds: float = 0, body: bytes = BODY) -> dict[str, str]:
+    at = datetime.now(UTC) - timedelta(seconds=age_seconds)
+    return {
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": Webhook(secret).sign(webhook_id, at, body.decode()),
+        "content-type": "application/json",
+    }
+
+
+async def send(http: httpx.AsyncClient, headers: dict[str, str], body: bytes = BODY) -> httpx.Response:
+    return await http.post(f"/webhooks/replicate?photo={uuid4()}&attempt={uuid4()}", content=body, headers=headers)
+
+
+def waiting(redis_url: str) -> int:
+    with Redis.from_url(redis_url) as redis:
+        return int(redis.llen(COLLECT_QUEUE))  # type: ignore[arg-type]
+
+
+async def test_a_signed_webhook_is_one_hint_to_collect(http: httpx.AsyncClient, redis_url: str) -> None:
+    assert (await send(http, signed())).status_code == 204
+    assert waiting(redis_url) == 1
+    assert (await send(http, signed())).status_code == 204, "a resend is welcome and changes nothing"
+    assert waiting(redis_url) == 1
+    assert (await send(http, signed(OLD, "msg_2"))).status_code == 204, "the secret being rotated out"
+    assert waiting(redis_url) == 2
+
+
+async def test_any_of_several_signatures_will_do(http: httpx.AsyncClient) -> None:
+    headers = signed()
+    headers["webhook-signature"] = f"v1,{'A' * 44} v2,xyz {headers['webhook-signature']}"
+    assert (await send(http, headers)).status_code == 204
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        signed(f"whsec_{'C' * 32}"),
+        {**signed(), "webhook-id": "msg_other"},
+        {**signed(), "webhook-timestamp": str(int(datetime.now(UTC).timestamp()) - 1)},
+        {**signed(), "webhook-timestamp": "yesterday"},
+        {**signed(), "webhook-signature": "v1,"},
+        {**signed(), "webhook-signature": "nonsense"},
+        {**signed(), "webhook-signature": ""},
+    ],
+)
+async def test_a_forged_webhook_changes_nothing(
+    http: httpx.AsyncClient, redis_url: str, headers: dict[str, str]
+) -> None:
+    refused(await send(http, headers), 401, "unauthorized")
+    assert waiting(redis_url) == 0
+
+
+async def test_a_stale_or_changed_webhook_changes_nothing(http: httpx.AsyncClient, redis_url: str) -> None:
+    refused(await send(http, signed(age_seconds=301)), 401, "unauthorized")
+    refused(await send(http, signed(age_seconds=-302)), 401, "unauthorized")
+    refused(await send(http, signed(), BODY + b" "), 401, "unauthorized")
+    refused(await send(http, signed(), b"\xff\xfe"), 401, "unauthorized")
+    assert waiting(redis_url) == 0
+
+
+async def test_without_a_secret_nobody_is_believed(settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        refused(await send(await serve(stack, settings), signed()), 401, "unauthorized")
+
+
+async def test_a_body_without_end_is_not_read(http: httpx.AsyncClient) -> None:
+    refused(await send(http, signed(), b"x" * (6 * 1024 * 1024)), 400, "file_too_large")
