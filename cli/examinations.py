@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
@@ -194,7 +195,8 @@ def _webhooks(settings: Settings) -> str:
         raise Wrong("Replicate cannot reach it", "set PUBLIC_URL to the https address of this API as the world sees it")
     try:
         # Unsigned, so it must be refused, and changes nothing.
-        answer = httpx.post(address, json={}, timeout=CONNECT_SECONDS)
+        names = {"photo": str(uuid4()), "attempt": str(uuid4())}
+        answer = httpx.post(address, params=names, json={}, timeout=CONNECT_SECONDS)
     except httpx.HTTPError as error:
         raise Wrong(_first_line(error), "check PUBLIC_URL, and that the API runs behind it") from None
     if answer.status_code != httpx.codes.UNAUTHORIZED:

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from shared.settings import Settings
 from tests.doubles.azure_double import KEY
 from tests.doubles.processes import start_double
 from tests.doubles.replicate_double import TOKEN
+from tests.test_cli_generate import ScriptedApi
 
 EMAIL = "kim@example.com"
 SECRET = "an-unmistakable-secret"
@@ -280,6 +282,26 @@ def test_webhooks_need_an_address_that_the_world_can_reach(servered: Settings) -
     (finding,) = examine(unreachable, {"webhooks": EXAMINATIONS["webhooks"]}, [])
     assert not finding.ok
     assert "https" in finding.do
+
+
+@pytest.mark.parametrize(("status", "sound"), [(401, True), (204, False), (404, False)])
+def test_the_webhook_address_must_lead_to_somebody_who_refuses_what_is_not_signed(
+    servered: Settings, status: int, sound: bool
+) -> None:
+    api = ScriptedApi()
+    api.script["POST /webhooks/replicate"] = [(status, {}, b"")]
+    thread = threading.Thread(target=api.server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        settings = servered.model_copy(update={"public_url": api.url, "replicate_base_url": "http://127.0.0.1:1"})
+        (finding,) = examine(settings, {"webhooks": EXAMINATIONS["webhooks"]}, [])
+    finally:
+        api.server.shutdown()
+        api.server.server_close()
+        thread.join()
+    assert finding.ok is sound
+    (sent,) = api.calls("POST /webhooks/replicate")
+    assert {"photo", "attempt"} == sent["query"].keys()
 
 
 @pytest.fixture
