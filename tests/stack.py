@@ -43,6 +43,10 @@ class RunningStack:
         """What the processes were started with, for commands of the test's own."""
         return dict(self._stack.environment)
 
+    def change_env(self, **changes: str) -> None:
+        """For the processes that are started from now on."""
+        self._stack.environment |= changes
+
     def begin(self) -> None:
         self._stack.start()
         self._stack.wait_ready()
