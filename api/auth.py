@@ -16,6 +16,7 @@ from shared.settings import Settings
 
 # Known to everyone, so it proves nothing: it serves loopback only, and only in development mode.
 DEVELOPMENT_SECRET = "cuggu-photos-development-only-not-a-secret"  # noqa: S105
+DEVELOPMENT_ALGORITHM = "HS256"
 # The site's clock and ours may differ.
 LEEWAY_SECONDS = 30
 JWKS_TIMEOUT_SECONDS = 3
@@ -51,9 +52,10 @@ class Authenticator:
     async def _email(self, token: str) -> str:
         settings = self._settings
         key: Any
+        algorithm: str = settings.jwt_algorithm
         try:
             if settings.auth_mode == "development":
-                key = DEVELOPMENT_SECRET
+                key, algorithm = DEVELOPMENT_SECRET, DEVELOPMENT_ALGORITHM
             elif self._jwks is not None:
                 # Fetches the issuer's keys when it meets a new one, with a blocking client.
                 key = (await to_thread.run_sync(self._jwks.get_signing_key_from_jwt, token)).key
@@ -62,7 +64,7 @@ class Authenticator:
             claims = jwt.decode(
                 token,
                 key,
-                algorithms=[settings.jwt_algorithm],  # pinned: the token's own `alg` is never believed
+                algorithms=[algorithm],  # pinned: the token's own `alg` is never believed
                 issuer=settings.jwt_issuer,
                 audience=settings.jwt_audience,
                 leeway=LEEWAY_SECONDS,
@@ -88,7 +90,7 @@ def development_token(settings: Settings, email: str, lifetime: timedelta = time
         "aud": settings.jwt_audience,
         "exp": datetime.now(UTC) + lifetime,
     }
-    return jwt.encode(claims, DEVELOPMENT_SECRET, settings.jwt_algorithm)
+    return jwt.encode(claims, DEVELOPMENT_SECRET, DEVELOPMENT_ALGORITHM)
 
 
 def is_loopback(host: str) -> bool:

@@ -14,7 +14,22 @@ from shared.settings import Settings
 _SECRETS = re.compile(
     r"((?:X-Amz-[A-Za-z-]+|Signature|token|key)=)[^&\s\"']+|(Bearer\s+|\bwhsec_|\br8_)[\w+/=.-]+", re.I
 )
-_LIBRARIES = ("httpx", "httpcore", "botocore", "boto3", "azure", "urllib3", "kombu", "PIL", "alembic", "asyncio")
+# Libraries that tell every step; ours say what came of it.
+_LIBRARIES = (
+    "celery.app.trace",
+    "celery.beat",
+    "celery.worker.strategy",
+    "httpx",
+    "httpcore",
+    "botocore",
+    "boto3",
+    "azure",
+    "urllib3",
+    "kombu",
+    "PIL",
+    "alembic",
+    "asyncio",
+)
 
 
 def configure_logging(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import chdir
 from pathlib import Path
 
 from cli.processes import free_port
@@ -23,12 +24,10 @@ class RunningStack:
         """`env` must name DATABASE_URL (migrated) and REDIS_URL; of our own environment no setting gets through."""
         settings = {name.upper() for name in Settings.model_fields}
         inherited = {name: value for name, value in os.environ.items() if name.upper() not in settings}
-        # An empty value counts as absent to the settings, and hides what a developer's .env says.
-        blank = dict.fromkeys(settings, "")
         data_dir.mkdir(parents=True, exist_ok=True)
         self._stack = Stack(
             data_dir,
-            environment=inherited | blank | {"PUBLIC_URL": "", "LOG_LEVEL": "INFO"} | dict(env),
+            environment=inherited | {"PUBLIC_URL": "", "LOG_LEVEL": "INFO"} | dict(env),
             processes=processes,
             commands=commands,
             port=free_port(),
@@ -48,12 +47,14 @@ class RunningStack:
         self._stack.environment |= changes
 
     def begin(self) -> None:
-        self._stack.start()
+        with chdir(self.data_dir):  # where there is no developer's .env to be read
+            self._stack.start()
         self._stack.wait_ready()
 
     def start(self, name: str) -> None:
         """Start a process (again), or one more, such as `worker-2`; returns when it is ready."""
-        self._stack.start_process(name)
+        with chdir(self.data_dir):
+            self._stack.start_process(name)
         self._stack.wait_ready()
 
     def kill(self, name: str) -> None:
