@@ -1,4 +1,4 @@
-"""The writer of photos and attempts: claims under a lease, and every step of a photo on its way.
+"""The writer of photos: claims under a lease, and every step of a photo on its way.
 
 A claim is one worker's right to one photo until its lease ends by the database's clock. Each change names the
 status it expects and the claim's token, so a worker that comes back too late changes nothing: it gets `LeaseLost`.
@@ -6,24 +6,18 @@ status it expects and the claim's token, so a worker that comes back too late ch
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from decimal import Decimal
-from random import SystemRandom
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import case, delete, func, insert, or_, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from shared import jobs
+from shared import attempts, jobs
+from shared.attempts import AttemptEnd, OpenAttempt
 from shared.database import db_now
 from shared.jobs import Settlement
-from shared.models import ACTIVE_JOB, ACTIVE_PHOTO, Attempt, AttemptOutcome, Job, Photo, PhotoStatus
-
-# Providers take seeds as signed 32-bit numbers.
-SEED_LIMIT = 2**31
-MODERATED = "moderated"
-_random = SystemRandom()
+from shared.models import ACTIVE_JOB, ACTIVE_PHOTO, Attempt, Job, Photo, PhotoStatus
 
 
 class LeaseLost(Exception):
@@ -41,29 +35,6 @@ class Claim:
     style: str
     role: str | None
     portrait_key: str
-
-
-@dataclass(frozen=True, slots=True)
-class OpenAttempt:
-    id: UUID
-    photo_id: UUID
-    number: int
-    seed: int
-    prediction_id: str | None
-    created_at: datetime
-    age_seconds: float
-    moderated_before: int  # how many attempts at this photo the provider's filter refused
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptEnd:
-    """How an attempt ended, and what it cost."""
-
-    outcome: AttemptOutcome
-    error_code: str | None = None
-    error_detail: str | None = None
-    cost_usd: Decimal = Decimal(0)
-    provider_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,57 +95,9 @@ def open_attempt(session: Session, claim: Claim, provider: str, model: str) -> O
     _lock_wanted_job(session, claim)
     _change(session, claim, PhotoStatus.PENDING, status=PhotoStatus.GENERATING)
     jobs.begin_processing(session, claim.job_id)
-    last_number, moderated = session.execute(
-        select(func.coalesce(func.max(Attempt.number), 0), func.count().filter(Attempt.error_code == MODERATED)).where(
-            Attempt.photo_id == claim.photo_id
-        )
-    ).one()
-    attempt = session.execute(
-        insert(Attempt)
-        .values(
-            photo_id=claim.photo_id,
-            number=last_number + 1,
-            provider=provider,
-            model=model,
-            seed=_random.randrange(SEED_LIMIT),
-        )
-        .returning(Attempt.id, Attempt.seed, Attempt.created_at)
-    ).one()
-    jobs.record_event(session, claim.job_id, "photo.started", claim.photo_id, slot=claim.slot, attempt=last_number + 1)
-    return OpenAttempt(
-        attempt.id, claim.photo_id, last_number + 1, attempt.seed, None, attempt.created_at, 0.0, moderated
-    )
-
-
-def find_open_attempt(session: Session, photo_id: UUID) -> OpenAttempt | None:
-    """The attempt that may bring this photo."""
-    return _one_open(session, Attempt.photo_id == photo_id, Attempt.outcome == AttemptOutcome.OPEN)
-
-
-def find_unclosed_attempt(session: Session, attempt_id: UUID) -> OpenAttempt | None:
-    """An attempt whose photo ended without it, if it still has to be closed."""
-    return _one_open(session, Attempt.id == attempt_id, Attempt.close_due_at.is_not(None))
-
-
-def record_prediction(session: Session, attempt_id: UUID, prediction_id: str) -> bool:
-    """Write down which prediction this attempt is paying for; False if it, or another attempt, has one already.
-
-    This is a fact and not a right, so it is taken from a worker without a lease too. An attempt that was given up
-    for lost meanwhile becomes one to be closed, so that what it costs is stopped and booked.
-    """
-    taken = select(Attempt.id).where(Attempt.prediction_id == prediction_id).exists()
-    recorded = session.scalar(
-        update(Attempt)
-        .where(Attempt.id == attempt_id, Attempt.prediction_id.is_(None), ~taken)
-        .values(
-            prediction_id=prediction_id,
-            submitted_at=db_now(),
-            close_due_at=case((Attempt.outcome == AttemptOutcome.LOST, db_now()), else_=Attempt.close_due_at),
-        )
-        .returning(Attempt.id)
-        .execution_options(synchronize_session=False)
-    )
-    return recorded is not None
+    attempt = attempts.begin(session, claim.photo_id, provider, model)
+    jobs.record_event(session, claim.job_id, "photo.started", claim.photo_id, slot=claim.slot, attempt=attempt.number)
+    return attempt
 
 
 def withdraw_attempt(session: Session, claim: Claim, attempt: OpenAttempt, after_seconds: float) -> None:
@@ -213,7 +136,7 @@ def store(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd,
         sha256=file.sha256,
         stored_at=db_now(),
     )
-    end_attempt(session, attempt.id, end)
+    attempts.end(session, attempt.id, end)
     jobs.record_event(session, claim.job_id, "photo.stored", claim.photo_id, slot=claim.slot)
     return jobs.settle_if_ended(session, job)
 
@@ -231,7 +154,7 @@ def retry(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd,
         error_code=end.error_code,
         error_detail=end.error_detail,
     )
-    end_attempt(session, attempt.id, end)
+    attempts.end(session, attempt.id, end)
     jobs.record_event(
         session, claim.job_id, "photo.retried", claim.photo_id, slot=claim.slot, error_code=end.error_code
     )
@@ -249,42 +172,9 @@ def give_up(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEn
         error_code=end.error_code,
         error_detail=end.error_detail,
     )
-    end_attempt(session, attempt.id, end)
+    attempts.end(session, attempt.id, end)
     jobs.record_event(session, claim.job_id, "photo.failed", claim.photo_id, slot=claim.slot, error_code=end.error_code)
     return jobs.settle_if_ended(session, job)
-
-
-def end_attempt(session: Session, attempt_id: UUID, end: AttemptEnd) -> bool:
-    """Close the attempt's books; False if they were closed before."""
-    ended = session.scalar(
-        update(Attempt)
-        .where(
-            Attempt.id == attempt_id,
-            or_(Attempt.outcome == AttemptOutcome.OPEN, Attempt.close_due_at.is_not(None)),
-        )
-        .values(
-            outcome=end.outcome,
-            error_code=end.error_code,
-            error_detail=end.error_detail,
-            cost=end.cost_usd,
-            provider_seconds=end.provider_seconds,
-            ended_at=db_now(),
-            close_due_at=None,
-        )
-        .returning(Attempt.id)
-        .execution_options(synchronize_session=False)
-    )
-    return ended is not None
-
-
-def postpone_close(session: Session, attempt_id: UUID, after_seconds: float) -> None:
-    """Come back to an attempt that could not be closed yet."""
-    session.execute(
-        update(Attempt)
-        .where(Attempt.id == attempt_id, Attempt.close_due_at.is_not(None))
-        .values(close_due_at=_in(after_seconds))
-        .execution_options(synchronize_session=False)
-    )
 
 
 def unpromised_object(session: Session, photo_id: UUID) -> str | None:
@@ -327,42 +217,8 @@ def take_due(session: Session, status: PhotoStatus, limit: int, resend_seconds: 
     ).all()
 
 
-def take_unclosed(session: Session, limit: int, again_after_seconds: float) -> Sequence[UUID]:
-    """Up to `limit` attempts that wait to be closed; each comes again after `again_after_seconds`."""
-    due = (
-        select(Attempt.id)
-        .where(Attempt.close_due_at <= db_now())
-        .order_by(Attempt.close_due_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("due")
-    )
-    return session.scalars(
-        update(Attempt)
-        .where(Attempt.id.in_(select(due.c.id)))
-        .values(close_due_at=_in(again_after_seconds))
-        .returning(Attempt.id)
-        .execution_options(synchronize_session=False)
-    ).all()
-
-
 def _in(seconds: float) -> Any:
     return db_now() + timedelta(seconds=seconds)
-
-
-def _one_open(session: Session, *conditions: Any) -> OpenAttempt | None:
-    row = session.execute(
-        select(
-            Attempt.id,
-            Attempt.photo_id,
-            Attempt.number,
-            Attempt.seed,
-            Attempt.prediction_id,
-            Attempt.created_at,
-            func.extract("epoch", db_now() - Attempt.created_at).label("age_seconds"),
-        ).where(*conditions)
-    ).one_or_none()
-    return None if row is None else OpenAttempt(*row[:-1], float(row.age_seconds), moderated_before=0)
 
 
 def _lock_wanted_job(session: Session, claim: Claim) -> Job:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from shared import photos
+from shared import attempts, photos
 from shared.settings import get_settings
 from shared.telemetry import configure_logging
 from worker.generation import Generation
@@ -49,13 +49,14 @@ class Boundaries:
 
     def name_transactions(self) -> None:
         for step in STEPS:
-            real = getattr(photos, step)
+            module = attempts if hasattr(attempts, step) else photos
+            real = getattr(module, step)
 
             def named(*args: Any, _real: Any = real, _step: str = step, **kwargs: Any) -> Any:
                 self._last_step = _step
                 return _real(*args, **kwargs)
 
-            setattr(photos, step, named)
+            setattr(module, step, named)
 
     @contextmanager
     def begin(self, sessions: sessionmaker[Session]) -> Iterator[Session]:

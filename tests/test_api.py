@@ -17,10 +17,11 @@ from api.auth import DEVELOPMENT_SECRET, development_token
 from api.errors import PROBLEMS
 from api.main import create_app
 from shared import photos
+from shared.attempts import AttemptEnd
 from shared.disk_storage import DiskStorage
 from shared.errors import FaceCheckUnavailable, Refusal, StorageUnavailable
 from shared.models import AttemptOutcome, PhotoStatus
-from shared.photos import AttemptEnd, StoredFile
+from shared.photos import StoredFile
 from shared.settings import Settings
 from tests import photos as pictures
 

@@ -13,14 +13,16 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from shared import jobs
+from shared.attempts import take_unclosed
 from shared.disk_storage import DiskStorage
 from shared.errors import StorageUnavailable
 from shared.events import ChangeNotes
 from shared.models import PhotoStatus
-from shared.photos import take_due, take_unclosed
+from shared.photos import take_due
 from shared.settings import Settings
 from tests.rows import accepted_job, money_is_right
 from tests.scripted_predictor import ScriptedPredictor, done, failed
+from worker.closing import Closing
 from worker.generation import Generation
 from worker.predictor import Gone, Never, NotYet, Unknown
 
@@ -41,6 +43,8 @@ class World:
             notes=ChangeNotes(settings.redis_url),
             settings=settings,
         )
+        made = self.generation
+        self.closing = Closing(made.sessions, made.storage, made.predictor, made.settings)
         self.user_id, self.job_id, self.photo_ids = accepted_job(engine)
         self.storage.put(f"portraits/{self.job_id}", b"portrait", "image/jpeg")
 
@@ -70,7 +74,7 @@ class World:
             with Session(self.engine) as session, session.begin():
                 unclosed = take_unclosed(session, 100, 0)
             for attempt_id in unclosed:
-                self.generation.close(attempt_id)
+                self.closing.close(attempt_id)
 
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
         with self.engine.connect() as connection:

@@ -12,11 +12,12 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from shared import jobs, photos
+from shared import attempts, jobs, photos
+from shared.attempts import AttemptEnd, OpenAttempt
 from shared.errors import InsufficientCredits, JobEnded, NotFound, PhotoNotStored
 from shared.jobs import Settlement
 from shared.models import AttemptOutcome, JobStatus, PhotoStatus
-from shared.photos import AttemptEnd, Claim, LeaseLost, OpenAttempt, StoredFile
+from shared.photos import Claim, LeaseLost, StoredFile
 from tests.rows import accepted_job, money_is_right, new_job, new_user
 
 LEASE_SECONDS = 30
@@ -41,7 +42,7 @@ def start(engine: Engine, photo_id: UUID) -> tuple[Claim, OpenAttempt]:
         assert claim is not None
         attempt = photos.open_attempt(session, claim, "preview", "preview")
     with Session(engine) as session, session.begin():
-        photos.record_prediction(session, attempt.id, f"prediction-{attempt.id}")
+        attempts.record_prediction(session, attempt.id, f"prediction-{attempt.id}")
     return claim, attempt
 
 
@@ -214,7 +215,7 @@ def test_a_passed_deadline_settles_from_what_there_is_and_fences_off_the_rest(en
         store(engine, claim, attempt)
     with Session(engine) as session, session.begin():
         assert jobs.settle_overdue(session, job_id) is None
-        assert list(photos.take_unclosed(session, 10, 30)) == [attempt.id], "its prediction must still be stopped"
+        assert list(attempts.take_unclosed(session, 10, 30)) == [attempt.id], "its prediction must still be stopped"
     money_is_right(engine)
 
 
@@ -286,12 +287,12 @@ def test_a_late_answer_to_a_lost_attempt_is_closed_and_not_forgotten(engine: Eng
         attempt = photos.open_attempt(session, claim, "replicate", "flux")
         photos.retry(session, claim, attempt, AttemptEnd(AttemptOutcome.LOST, "answer_lost"), 0)
     with Session(engine) as session, session.begin():
-        assert photos.record_prediction(session, attempt.id, "late")
-        assert not photos.record_prediction(session, attempt.id, "later"), "an attempt has one prediction"
-        assert list(photos.take_unclosed(session, 10, 30)) == [attempt.id]
+        assert attempts.record_prediction(session, attempt.id, "late")
+        assert not attempts.record_prediction(session, attempt.id, "later"), "an attempt has one prediction"
+        assert list(attempts.take_unclosed(session, 10, 30)) == [attempt.id]
         end = AttemptEnd(AttemptOutcome.CANCELED, cost_usd=Decimal("0.04"))
-        assert photos.end_attempt(session, attempt.id, end)
-        assert not photos.end_attempt(session, attempt.id, end)
+        assert attempts.end(session, attempt.id, end)
+        assert not attempts.end(session, attempt.id, end)
     with engine.connect() as connection:
         row = connection.execute(text("SELECT outcome, prediction_id, cost FROM attempts")).one()
     assert tuple(row) == ("CANCELED", "late", Decimal("0.0400"))

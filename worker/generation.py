@@ -1,4 +1,4 @@
-"""The journey of one photo, in short steps that never wait for the provider: start, collect, close.
+"""The journey of one photo, in short steps that never wait for the provider: start and collect.
 
 Every step claims the photo, closes its transaction before it calls anybody, and writes a recovery point after.
 A step that dies in between is found by its lease, and the next one goes on from the last recovery point.
@@ -11,13 +11,14 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from shared import photos
+from shared import attempts, photos
+from shared.attempts import AttemptEnd, OpenAttempt
 from shared.errors import StorageUnavailable
 from shared.events import ChangeNotes
 from shared.jobs import Settlement
 from shared.models import AttemptOutcome, JobStatus, PhotoStatus
 from shared.photo_file import InvalidPhoto, PhotoFile, prepare_photo
-from shared.photos import AttemptEnd, Claim, LeaseLost, OpenAttempt, StoredFile, photo_key
+from shared.photos import Claim, LeaseLost, StoredFile, photo_key
 from shared.settings import Settings
 from shared.storage import ObjectNotFound, ObjectStorage
 from shared.styles import Role, Style, build_prompt
@@ -26,7 +27,6 @@ from worker.predictor import Gone, Never, NotYet, Prediction, PredictionOrder, P
 SEARCH_AGAIN_SECONDS = 1.0  # between looks for a prediction whose create call's answer was lost
 STORAGE_AGAIN_SECONDS = 5.0  # the adapter has retried for seconds already
 RETRY_BACKOFF_SECONDS = 2.0  # doubled with every attempt
-CLOSE_AGAIN_SECONDS = 5.0
 
 log = structlog.get_logger()
 
@@ -62,26 +62,6 @@ class Generation:
                 self._collect(claim)
             except LeaseLost:
                 log.warning("lease.lost", step="collect")
-
-    def close(self, attempt_id: UUID) -> None:
-        """Stop a prediction that nobody waits for any more, and book what it cost."""
-        with self.sessions() as session:
-            attempt = photos.find_unclosed_attempt(session, attempt_id)
-            unpromised = photos.unpromised_object(session, attempt.photo_id) if attempt else None
-        if attempt is None:
-            return
-        with structlog.contextvars.bound_contextvars(photo_id=str(attempt.photo_id), attempt_id=str(attempt_id)):
-            end = self._stop(attempt)
-            try:
-                if end is not None and unpromised is not None:
-                    self.storage.delete([unpromised])
-            except StorageUnavailable:
-                end = None
-            with self.sessions.begin() as session:
-                if end is None:
-                    photos.postpone_close(session, attempt_id, CLOSE_AGAIN_SECONDS)
-                elif photos.end_attempt(session, attempt_id, end):
-                    log.info("attempt.closed", outcome=end.outcome, cost_usd=str(end.cost_usd))
 
     # --- start
 
@@ -132,7 +112,7 @@ class Generation:
     def _submitted(self, claim: Claim, attempt: OpenAttempt, prediction: Prediction) -> None:
         # In a transaction of its own: this fact must stay even when the lease was lost meanwhile.
         with self.sessions.begin() as session:
-            photos.record_prediction(session, attempt.id, prediction.id)
+            attempts.record_prediction(session, attempt.id, prediction.id)
         log.info("prediction.started", prediction_id=prediction.id, attempt=attempt.number)
         self._conclude(claim, attempt, prediction)
 
@@ -140,7 +120,7 @@ class Generation:
 
     def _collect(self, claim: Claim) -> None:
         with self.sessions() as session:
-            attempt = photos.find_open_attempt(session, claim.photo_id)
+            attempt = attempts.find_open(session, claim.photo_id)
         if attempt is None:
             raise RuntimeError(f"photo {claim.photo_id} is GENERATING without an open attempt")
         answer = self.predictor.fetch(attempt.prediction_id) if attempt.prediction_id else self._search(claim, attempt)
@@ -162,7 +142,7 @@ class Generation:
             return found
         for prediction in found:
             with self.sessions.begin() as session:
-                if photos.record_prediction(session, attempt.id, prediction.id):
+                if attempts.record_prediction(session, attempt.id, prediction.id):
                     log.info("prediction.found", prediction_id=prediction.id, attempt_id=str(attempt.id))
                     return prediction
         if attempt.age_seconds < self.settings.lease_seconds:
@@ -179,7 +159,7 @@ class Generation:
             case PredictionState.SUCCEEDED:
                 self._keep(claim, attempt, prediction)
             case PredictionState.FAILED | PredictionState.CANCELED:
-                end = _attempt_end(prediction)
+                end = attempt_end(prediction)
                 if prediction.retryable:
                     self._failed(claim, attempt, end)
                 else:
@@ -209,21 +189,21 @@ class Generation:
 
     def _read(self, prediction: Prediction) -> PhotoFile | NotYet | AttemptEnd:
         if not prediction.output:
-            return _attempt_end(prediction, "output_invalid", "the prediction succeeded without an output")
+            return attempt_end(prediction, "output_invalid", "the prediction succeeded without an output")
         body = self.predictor.read_output(prediction.output[0])
         if isinstance(body, NotYet):
             return body
         if isinstance(body, Gone):
-            return _attempt_end(prediction, "output_expired", body.detail)
+            return attempt_end(prediction, "output_expired", body.detail)
         try:
             return prepare_photo(body, made_by_ai=self.predictor.name != "preview")
         except InvalidPhoto as error:
-            return _attempt_end(prediction, "output_invalid", str(error))
+            return attempt_end(prediction, "output_invalid", str(error))
 
     def _store(self, claim: Claim, attempt: OpenAttempt, prediction: Prediction, file: StoredFile) -> None:
         try:
             with self.sessions.begin() as session:
-                settlement = photos.store(session, claim, attempt, _attempt_end(prediction), file)
+                settlement = photos.store(session, claim, attempt, attempt_end(prediction), file)
         except LeaseLost:
             with self.sessions() as session:
                 unpromised = photos.unpromised_object(session, claim.photo_id)
@@ -257,28 +237,6 @@ class Generation:
             log_settlement(settlement)
         self.notes.tell(job_id)
 
-    def _stop(self, attempt: OpenAttempt) -> AttemptEnd | None:
-        """How the unwanted prediction ended; None if that cannot be said yet."""
-        prediction_id = attempt.prediction_id
-        if prediction_id is None:
-            found = self.predictor.find(attempt.id, attempt.seed, attempt.created_at)
-            if isinstance(found, NotYet):
-                return None
-            if not found:
-                late = attempt.age_seconds >= self.settings.lease_seconds
-                return AttemptEnd(AttemptOutcome.LOST, "answer_lost") if late else None
-            prediction_id = found[0].id
-            with self.sessions.begin() as session:
-                photos.record_prediction(session, attempt.id, prediction_id)
-        answer = self.predictor.cancel(prediction_id)
-        match answer:
-            case Prediction(state=PredictionState.RUNNING) | NotYet():
-                return None
-            case Gone(detail):
-                return AttemptEnd(AttemptOutcome.CANCELED, "output_expired", detail)
-            case Prediction():
-                return _attempt_end(answer)
-
     def _claim(self, photo_id: UUID, expected: PhotoStatus, *, hinted: bool = False) -> Claim | None:
         with self.sessions.begin() as session:
             claim = photos.claim(session, photo_id, expected, self.settings.lease_seconds, hinted=hinted)
@@ -299,7 +257,7 @@ def log_settlement(settlement: Settlement) -> None:
     )
 
 
-def _attempt_end(prediction: Prediction, error_code: str | None = None, error_detail: str | None = None) -> AttemptEnd:
+def attempt_end(prediction: Prediction, error_code: str | None = None, error_detail: str | None = None) -> AttemptEnd:
     """The books of an ended prediction; with an error of our own where its output was of no use."""
     outcome = AttemptOutcome.FAILED if error_code else AttemptOutcome(prediction.state.value)
     return AttemptEnd(

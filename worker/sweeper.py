@@ -7,7 +7,7 @@ indexes that hold only what is in work.
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from shared import jobs, photos
+from shared import attempts, jobs, photos
 from shared.events import ChangeNotes
 from shared.models import PhotoStatus
 from shared.queue import COLLECT_QUEUE, START_QUEUE, JobQueue
@@ -48,5 +48,5 @@ def sweep(sessions: sessionmaker[Session], queue: JobQueue, notes: ChangeNotes, 
             log.debug("photos.sent", queue=name, count=len(due))
             send(due)
     with sessions.begin() as session:
-        unclosed = photos.take_unclosed(session, ATTEMPTS_PER_SWEEP, CLOSE_RESEND_SECONDS)
+        unclosed = attempts.take_unclosed(session, ATTEMPTS_PER_SWEEP, CLOSE_RESEND_SECONDS)
     queue.close_attempts(unclosed)

@@ -12,6 +12,7 @@ from shared.queue import CLOSE_ATTEMPT, COLLECT_PHOTO, START_PHOTO, SWEEP, JobQu
 from shared.settings import get_settings
 from shared.storage import open_storage
 from worker import sweeper
+from worker.closing import Closing
 from worker.generation import Generation
 from worker.main import app
 from worker.predictor import open_predictor
@@ -45,10 +46,16 @@ def _generation() -> Generation:
     )
 
 
+@cache
+def _closing() -> Closing:
+    made = _generation()
+    return Closing(made.sessions, made.storage, made.predictor, made.settings)
+
+
 @worker_init.connect
 def _build(**_: object) -> None:
     # Once, before the threads come: a wrong setting ends the worker here, with its reason.
-    _generation()
+    _closing()
     _queue()
 
 
@@ -64,7 +71,7 @@ def collect_photo(photo_id: str, hinted: bool = False) -> None:
 
 @app.task(name=CLOSE_ATTEMPT)
 def close_attempt(attempt_id: str) -> None:
-    _generation().close(UUID(attempt_id))
+    _closing().close(UUID(attempt_id))
 
 
 @app.task(name=SWEEP)

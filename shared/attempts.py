@@ -1,0 +1,162 @@
+"""The books of attempts: each try at a photo, with its prediction, its seed, its cost and how it ended.
+
+`shared/photos.py` opens an attempt together with its photo's change of status; from then on the attempt may outlive
+the photo's interest in it, and is closed for its own sake: what may still cost money must be stopped and booked.
+Every function joins the caller's transaction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from random import SystemRandom
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import case, func, insert, or_, select, update
+from sqlalchemy.orm import Session
+
+from shared.database import db_now
+from shared.models import Attempt, AttemptOutcome
+
+# Providers take seeds as signed 32-bit numbers.
+SEED_LIMIT = 2**31
+MODERATED = "moderated"
+_random = SystemRandom()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAttempt:
+    id: UUID
+    photo_id: UUID
+    number: int
+    seed: int
+    prediction_id: str | None
+    created_at: datetime
+    age_seconds: float
+    moderated_before: int  # how many attempts at this photo the provider's filter refused
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """How an attempt ended, and what it cost."""
+
+    outcome: AttemptOutcome
+    error_code: str | None = None
+    error_detail: str | None = None
+    cost_usd: Decimal = Decimal(0)
+    provider_seconds: float | None = None
+
+
+def begin(session: Session, photo_id: UUID, provider: str, model: str) -> OpenAttempt:
+    """Write a new attempt; raises sqlalchemy.exc.IntegrityError while another one at this photo is open."""
+    last_number, moderated = session.execute(
+        select(func.coalesce(func.max(Attempt.number), 0), func.count().filter(Attempt.error_code == MODERATED)).where(
+            Attempt.photo_id == photo_id
+        )
+    ).one()
+    number = last_number + 1
+    row = session.execute(
+        insert(Attempt)
+        .values(photo_id=photo_id, number=number, provider=provider, model=model, seed=_random.randrange(SEED_LIMIT))
+        .returning(Attempt.id, Attempt.seed, Attempt.created_at)
+    ).one()
+    return OpenAttempt(row.id, photo_id, number, row.seed, None, row.created_at, 0.0, moderated)
+
+
+def find_open(session: Session, photo_id: UUID) -> OpenAttempt | None:
+    """The attempt that may bring this photo."""
+    return _one_open(session, Attempt.photo_id == photo_id, Attempt.outcome == AttemptOutcome.OPEN)
+
+
+def find_unclosed(session: Session, attempt_id: UUID) -> OpenAttempt | None:
+    """An attempt whose photo ended without it, if it still has to be closed."""
+    return _one_open(session, Attempt.id == attempt_id, Attempt.close_due_at.is_not(None))
+
+
+def record_prediction(session: Session, attempt_id: UUID, prediction_id: str) -> bool:
+    """Write down which prediction this attempt is paying for; False if it, or another attempt, has one already.
+
+    This is a fact and not a right, so it is taken from a worker without a lease too. An attempt that was given up
+    for lost meanwhile becomes one to be closed, so that what it costs is stopped and booked.
+    """
+    taken = select(Attempt.id).where(Attempt.prediction_id == prediction_id).exists()
+    recorded = session.scalar(
+        update(Attempt)
+        .where(Attempt.id == attempt_id, Attempt.prediction_id.is_(None), ~taken)
+        .values(
+            prediction_id=prediction_id,
+            submitted_at=db_now(),
+            close_due_at=case((Attempt.outcome == AttemptOutcome.LOST, db_now()), else_=Attempt.close_due_at),
+        )
+        .returning(Attempt.id)
+        .execution_options(synchronize_session=False)
+    )
+    return recorded is not None
+
+
+def end(session: Session, attempt_id: UUID, ended: AttemptEnd) -> bool:
+    """Close the attempt's books; False if they were closed before."""
+    closed = session.scalar(
+        update(Attempt)
+        .where(
+            Attempt.id == attempt_id,
+            or_(Attempt.outcome == AttemptOutcome.OPEN, Attempt.close_due_at.is_not(None)),
+        )
+        .values(
+            outcome=ended.outcome,
+            error_code=ended.error_code,
+            error_detail=ended.error_detail,
+            cost=ended.cost_usd,
+            provider_seconds=ended.provider_seconds,
+            ended_at=db_now(),
+            close_due_at=None,
+        )
+        .returning(Attempt.id)
+        .execution_options(synchronize_session=False)
+    )
+    return closed is not None
+
+
+def postpone_close(session: Session, attempt_id: UUID, after_seconds: float) -> None:
+    """Come back to an attempt that could not be closed yet."""
+    session.execute(
+        update(Attempt)
+        .where(Attempt.id == attempt_id, Attempt.close_due_at.is_not(None))
+        .values(close_due_at=db_now() + timedelta(seconds=after_seconds))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def take_unclosed(session: Session, limit: int, again_after_seconds: float) -> Sequence[UUID]:
+    """Up to `limit` attempts that wait to be closed; each comes again after `again_after_seconds`."""
+    due = (
+        select(Attempt.id)
+        .where(Attempt.close_due_at <= db_now())
+        .order_by(Attempt.close_due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    return session.scalars(
+        update(Attempt)
+        .where(Attempt.id.in_(select(due.c.id)))
+        .values(close_due_at=db_now() + timedelta(seconds=again_after_seconds))
+        .returning(Attempt.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+
+
+def _one_open(session: Session, *conditions: Any) -> OpenAttempt | None:
+    row = session.execute(
+        select(
+            Attempt.id,
+            Attempt.photo_id,
+            Attempt.number,
+            Attempt.seed,
+            Attempt.prediction_id,
+            Attempt.created_at,
+            func.extract("epoch", db_now() - Attempt.created_at).label("age_seconds"),
+        ).where(*conditions)
+    ).one_or_none()
+    return None if row is None else OpenAttempt(*row[:-1], float(row.age_seconds), moderated_before=0)
