@@ -15,7 +15,7 @@ from shared.errors import InvalidRequest, NotFound
 
 _COLUMNS = """
     j.id, j.status, j.style, j.role, j.error_code, j.selected_photo_id, j.created_at, j.completed_at,
-    j.portrait_deleted_at IS NULL AS has_portrait,
+    CASE WHEN j.portrait_deleted_at IS NULL THEN j.portrait_id END AS portrait_id,
     EXISTS (SELECT FROM ledger_entries l WHERE l.job_id = j.id AND l.kind = 'REFUND') AS refunded,
     (SELECT json_agg(json_build_object('id', p.id, 'slot', p.slot, 'status', p.status,
                                        'width', p.width, 'height', p.height) ORDER BY p.slot)
@@ -88,7 +88,7 @@ def _view(row: RowMapping, language: str) -> dict[str, Any]:
         "role": row["role"],
         "progress": {"done": sum(photo["status"] == "STORED" for photo in photos), "total": len(photos)},
         "photos": photos,
-        "portrait_url": f"/media/portraits/{row['id']}" if row["has_portrait"] else None,
+        "portrait_url": f"/media/portraits/{row['portrait_id']}" if row["portrait_id"] else None,
         "selected_photo_id": row["selected_photo_id"],
         "error": _error(row["error_code"], row["refunded"], language),
         "eta_seconds": None,

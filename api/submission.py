@@ -16,7 +16,7 @@ from api.rate_limit import RateLimits
 from api.redis_guard import RedisGuard
 from api.remembered_faces import RememberedFaces
 from api.upload import Submission
-from shared import jobs
+from shared import jobs, loose_objects
 from shared.credits import JOB_COST_CREDITS
 from shared.errors import (
     FaceTooSmall,
@@ -25,7 +25,6 @@ from shared.errors import (
     MultipleFaces,
     NoFace,
     Refusal,
-    StorageUnavailable,
 )
 from shared.models import Job, User
 from shared.queue import JobQueue
@@ -128,15 +127,17 @@ class Submitter:
                 raise FaceTooSmall
 
     async def _accept(self, user_id: UUID, submission: Submission, fingerprint: str, portrait: Portrait) -> Submitted:
-        job_id = uuid4()
-        portrait_key = f"portraits/{job_id}"
-        await to_thread.run_sync(self._storage.put, portrait_key, portrait.jpeg, "image/jpeg")
+        job_id, portrait_id = uuid4(), uuid4()
+        key = jobs.portrait_key(portrait_id)
+        async with self._sessions.begin() as session:
+            await session.run_sync(loose_objects.expect, key)
+        await to_thread.run_sync(self._storage.put, key, portrait.jpeg, "image/jpeg")
         new = jobs.NewJob(
             id=job_id,
             user_id=user_id,
             style=submission.style,
             role=submission.role,
-            portrait_key=portrait_key,
+            portrait_id=portrait_id,
             idempotency_key=submission.idempotency_key,
             request_fingerprint=fingerprint,
             deadline_seconds=self._settings.job_deadline_seconds,
@@ -145,10 +146,10 @@ class Submitter:
             async with self._sessions.begin() as session:
                 accepted = await session.run_sync(jobs.accept, new)
         except Refusal:
-            await self._discard(portrait_key)
+            await self._let_go(key)
             raise
         if accepted is None:  # the same key was accepted while we looked at the picture
-            await self._discard(portrait_key)
+            await self._let_go(key)
             earlier = await self._earlier(user_id, submission.idempotency_key, fingerprint)
             if earlier is None:
                 raise RuntimeError("an Idempotency-Key was taken and is not there")
@@ -159,11 +160,9 @@ class Submitter:
             self._guard.failed("start_photos", "the queue was not told")
         return Submitted(job_id, accepted.credits_left, replayed=False)
 
-    async def _discard(self, portrait_key: str) -> None:
-        try:
-            await to_thread.run_sync(self._storage.delete, [portrait_key])
-        except StorageUnavailable:
-            log.warning("portrait.orphaned", key=portrait_key)
+    async def _let_go(self, key: str) -> None:
+        async with self._sessions.begin() as session:
+            await session.run_sync(loose_objects.let_go, key)
 
 
 def _fingerprint(submission: Submission) -> str:

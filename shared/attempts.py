@@ -13,8 +13,9 @@ from random import SystemRandom
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, func, insert, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Float, case, func, insert, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session, aliased
 
 from shared.database import db_now
 from shared.models import Attempt, AttemptOutcome
@@ -34,7 +35,7 @@ class OpenAttempt:
     prediction_id: str | None
     created_at: datetime
     age_seconds: float
-    moderated_before: int  # how many attempts at this photo the provider's filter refused
+    moderated_before: int  # how many earlier attempts at this photo the provider's filter refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +51,26 @@ class AttemptEnd:
 
 def begin(session: Session, photo_id: UUID, provider: str, model: str) -> OpenAttempt:
     """Write a new attempt; raises sqlalchemy.exc.IntegrityError while another one at this photo is open."""
-    last_number, moderated = session.execute(
-        select(func.coalesce(func.max(Attempt.number), 0), func.count().filter(Attempt.error_code == MODERATED)).where(
-            Attempt.photo_id == photo_id
-        )
-    ).one()
-    number = last_number + 1
-    row = session.execute(
+    last = select(func.coalesce(func.max(Attempt.number), 0)).where(Attempt.photo_id == photo_id).scalar_subquery()
+    attempt_id = session.scalars(
         insert(Attempt)
-        .values(photo_id=photo_id, number=number, provider=provider, model=model, seed=_random.randrange(SEED_LIMIT))
-        .returning(Attempt.id, Attempt.seed, Attempt.created_at)
+        .values(photo_id=photo_id, number=last + 1, provider=provider, model=model, seed=_random.randrange(SEED_LIMIT))
+        .returning(Attempt.id)
     ).one()
-    return OpenAttempt(row.id, photo_id, number, row.seed, None, row.created_at, 0.0, moderated)
+    attempt = _one(session, Attempt.id == attempt_id)
+    if attempt is None:
+        raise RuntimeError("an attempt just written is not there")
+    return attempt
 
 
 def find_open(session: Session, photo_id: UUID) -> OpenAttempt | None:
     """The attempt that may bring this photo."""
-    return _one_open(session, Attempt.photo_id == photo_id, Attempt.outcome == AttemptOutcome.OPEN)
+    return _one(session, Attempt.photo_id == photo_id, Attempt.outcome == AttemptOutcome.OPEN)
 
 
 def find_unclosed(session: Session, attempt_id: UUID) -> OpenAttempt | None:
     """An attempt whose photo ended without it, if it still has to be closed."""
-    return _one_open(session, Attempt.id == attempt_id, Attempt.close_due_at.is_not(None))
+    return _one(session, Attempt.id == attempt_id, Attempt.close_due_at.is_not(None))
 
 
 def record_prediction(session: Session, attempt_id: UUID, prediction_id: str) -> bool:
@@ -95,12 +94,42 @@ def record_prediction(session: Session, attempt_id: UUID, prediction_id: str) ->
     return recorded is not None
 
 
+def record_duplicate(session: Session, attempt: OpenAttempt, prediction_id: str) -> bool:
+    """Write down a second prediction of one attempt, to be stopped and booked; False if it is known already."""
+    last = select(func.max(Attempt.number)).where(Attempt.photo_id == attempt.photo_id).scalar_subquery()
+    original = select(Attempt.provider, Attempt.model).where(Attempt.id == attempt.id).subquery()
+    recorded = session.scalar(
+        upsert(Attempt)
+        .values(
+            photo_id=attempt.photo_id,
+            number=last + 1,
+            provider=select(original.c.provider).scalar_subquery(),
+            model=select(original.c.model).scalar_subquery(),
+            seed=attempt.seed,
+            prediction_id=prediction_id,
+            outcome=AttemptOutcome.CANCELED,
+            error_code="duplicate",
+            submitted_at=db_now(),
+            ended_at=db_now(),
+            close_due_at=db_now(),
+        )
+        .on_conflict_do_nothing(index_elements=[Attempt.provider, Attempt.prediction_id])
+        .returning(Attempt.id)
+    )
+    return recorded is not None
+
+
 def end(session: Session, attempt_id: UUID, ended: AttemptEnd) -> bool:
-    """Close the attempt's books; False if they were closed before."""
+    """Close the attempt's books; False if they were closed before.
+
+    It is LOST only for as long as no prediction is known: one that was written down meanwhile must not be forgotten.
+    """
+    unknown = [Attempt.prediction_id.is_(None)] if ended.outcome is AttemptOutcome.LOST else []
     closed = session.scalar(
         update(Attempt)
         .where(
             Attempt.id == attempt_id,
+            *unknown,
             or_(Attempt.outcome == AttemptOutcome.OPEN, Attempt.close_due_at.is_not(None)),
         )
         .values(
@@ -147,7 +176,14 @@ def take_unclosed(session: Session, limit: int, again_after_seconds: float) -> S
     ).all()
 
 
-def _one_open(session: Session, *conditions: Any) -> OpenAttempt | None:
+def _one(session: Session, *conditions: Any) -> OpenAttempt | None:
+    earlier = aliased(Attempt)
+    moderated = (
+        select(func.count())
+        .where(earlier.photo_id == Attempt.photo_id, earlier.error_code == MODERATED)
+        .correlate(Attempt)
+        .scalar_subquery()
+    )
     row = session.execute(
         select(
             Attempt.id,
@@ -156,7 +192,8 @@ def _one_open(session: Session, *conditions: Any) -> OpenAttempt | None:
             Attempt.seed,
             Attempt.prediction_id,
             Attempt.created_at,
-            func.extract("epoch", db_now() - Attempt.created_at).label("age_seconds"),
+            func.extract("epoch", db_now() - Attempt.created_at).cast(Float).label("age_seconds"),
+            moderated,
         ).where(*conditions)
     ).one_or_none()
-    return None if row is None else OpenAttempt(*row[:-1], float(row.age_seconds), moderated_before=0)
+    return None if row is None else OpenAttempt(*row)

@@ -9,6 +9,10 @@ from sqlalchemy.sql.functions import Function
 CONNECT_TIMEOUT_SECONDS = 3
 # No statement of ours is slow; one that is would hold row locks that others wait for.
 STATEMENT_TIMEOUT_MS = 10_000
+# A worker that stands still inside a transaction (stopped, its host gone) must not hold a job's row for hours:
+# the server ends its session, and the kernels notice a peer that is gone.
+IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
+KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVES = 10, 5, 3
 
 
 def db_now() -> Function[DateTime]:
@@ -27,7 +31,15 @@ def driver_url(database_url: str) -> str:
 def _connect_args() -> dict[str, object]:
     return {
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
+        "options": (
+            f"-c statement_timeout={STATEMENT_TIMEOUT_MS} "
+            f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} "
+            f"-c tcp_keepalives_idle={KEEPALIVE_IDLE_SECONDS} -c tcp_keepalives_interval={KEEPALIVE_INTERVAL_SECONDS} "
+            f"-c tcp_keepalives_count={KEEPALIVES} -c timezone=UTC"
+        ),
+        "keepalives_idle": KEEPALIVE_IDLE_SECONDS,
+        "keepalives_interval": KEEPALIVE_INTERVAL_SECONDS,
+        "keepalives_count": KEEPALIVES,
         "application_name": "cuggu",
     }
 

@@ -14,7 +14,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from shared import credits
+from shared import credits, loose_objects
 from shared.database import db_now
 from shared.errors import JobEnded, NotFound, PhotoNotStored
 from shared.models import (
@@ -38,7 +38,7 @@ class NewJob:
     user_id: UUID
     style: str
     role: str | None
-    portrait_key: str
+    portrait_id: UUID
     idempotency_key: str | None
     request_fingerprint: str
     deadline_seconds: int
@@ -74,7 +74,7 @@ def accept(session: Session, new: NewJob) -> Accepted | None:
             user_id=new.user_id,
             style=new.style,
             role=new.role,
-            portrait_key=new.portrait_key,
+            portrait_id=new.portrait_id,
             idempotency_key=new.idempotency_key,
             request_fingerprint=new.request_fingerprint,
             deadline_at=db_now() + timedelta(seconds=new.deadline_seconds),
@@ -85,6 +85,7 @@ def accept(session: Session, new: NewJob) -> Accepted | None:
     if inserted is None:
         return None
     credits_left = credits.charge(session, new.user_id, new.id)
+    loose_objects.keep(session, portrait_key(new.portrait_id))
     inserted_photos = session.execute(
         insert(Photo)
         # The message is about to be sent: the sweep need not send it too.
@@ -94,6 +95,11 @@ def accept(session: Session, new: NewJob) -> Accepted | None:
     photo_ids = [photo_id for _, photo_id in sorted((slot, photo_id) for slot, photo_id in inserted_photos)]
     record_event(session, new.id, "job.accepted", style=new.style, credits_left=credits_left)
     return Accepted(tuple(photo_ids), credits_left)
+
+
+def portrait_key(portrait_id: UUID) -> str:
+    """Where a portrait lies."""
+    return f"portraits/{portrait_id}"
 
 
 def record_event(session: Session, job_id: UUID, name: str, photo_id: UUID | None = None, **data: Any) -> None:
@@ -137,11 +143,15 @@ def settle_if_ended(session: Session, job: Job) -> Settlement | None:
 
 
 def settle_overdue(session: Session, job_id: UUID) -> Settlement | None:
-    """Decide a job whose deadline has passed from what it has; None if it was decided already or is not overdue."""
+    """Decide a job whose deadline has passed from what it has.
+
+    None if it was decided already, is not overdue, or is just being changed by somebody else: then its turn comes
+    with the next sweep, and the other overdue jobs do not wait for it.
+    """
     job = session.scalar(
         select(Job)
         .where(Job.id == job_id, Job.status.in_(ACTIVE_JOB), Job.deadline_at <= db_now())
-        .with_for_update()
+        .with_for_update(skip_locked=True)
         .execution_options(populate_existing=True)
     )
     if job is None:

@@ -139,7 +139,8 @@ class Job(Base):
     status: Mapped[JobStatus] = mapped_column(_words(JobStatus), server_default=JobStatus.QUEUED.value)
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]  # for our eyes; users are told by the code
-    portrait_key: Mapped[str]
+    # Random, and not the job's: whoever is shown a photo's address learns nothing about the portrait's.
+    portrait_id: Mapped[UUID] = mapped_column(unique=True)
     portrait_deleted_at: Mapped[datetime | None]
     idempotency_key: Mapped[str | None]
     request_fingerprint: Mapped[str]  # sha256 over picture, style and role
@@ -213,6 +214,20 @@ class Attempt(Base):
     ended_at: Mapped[datetime | None]
     # Set when the photo ended without this prediction: it must be stopped and its cost booked.
     close_due_at: Mapped[datetime | None]
+
+
+class LooseObject(Base):
+    """An object that may lie in the storage although no row promises it: not yet, or no more.
+
+    Written before the object is put, and taken away by the transaction that writes the promising row. What is still
+    here when `delete_after` has come is deleted from the storage.
+    """
+
+    __tablename__ = "loose_objects"
+    __table_args__ = (Index(None, "delete_after"),)
+
+    object_key: Mapped[str] = mapped_column(primary_key=True)
+    delete_after: Mapped[datetime]
 
 
 class JobEvent(Base):

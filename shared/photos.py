@@ -13,11 +13,11 @@ from uuid import UUID, uuid4
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from shared import attempts, jobs
+from shared import attempts, jobs, loose_objects
 from shared.attempts import AttemptEnd, OpenAttempt
 from shared.database import db_now
 from shared.jobs import Settlement
-from shared.models import ACTIVE_JOB, ACTIVE_PHOTO, Attempt, Job, Photo, PhotoStatus
+from shared.models import ACTIVE_JOB, Attempt, Job, Photo, PhotoStatus
 
 
 class LeaseLost(Exception):
@@ -34,7 +34,7 @@ class Claim:
     lease_token: UUID
     style: str
     role: str | None
-    portrait_key: str
+    portrait_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +67,16 @@ def claim(
             Job.status.in_(ACTIVE_JOB),
         )
         .values(lease_token=token, next_check_at=_in(lease_seconds), sent_at=None)
-        .returning(Photo.job_id, Photo.slot, Job.style, Job.role, Job.portrait_key)
+        .returning(Photo.job_id, Photo.slot, Job.style, Job.role, Job.portrait_id)
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if row is None:
         return None
-    return Claim(photo_id, row.job_id, row.slot, token, row.style, row.role, row.portrait_key)
+    return Claim(photo_id, row.job_id, row.slot, token, row.style, row.role, row.portrait_id)
 
 
 def renew(session: Session, claim: Claim, lease_seconds: float) -> None:
-    """Begin the lease anew before a long step. Raises LeaseLost."""
+    """Begin the lease anew. Raises LeaseLost."""
     _change(session, claim, next_check_at=_in(lease_seconds))
 
 
@@ -136,7 +136,8 @@ def store(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd,
         sha256=file.sha256,
         stored_at=db_now(),
     )
-    attempts.end(session, attempt.id, end)
+    _end_attempt(session, attempt, end)
+    loose_objects.keep(session, file.object_key)
     jobs.record_event(session, claim.job_id, "photo.stored", claim.photo_id, slot=claim.slot)
     return jobs.settle_if_ended(session, job)
 
@@ -154,7 +155,7 @@ def retry(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd,
         error_code=end.error_code,
         error_detail=end.error_detail,
     )
-    attempts.end(session, attempt.id, end)
+    _end_attempt(session, attempt, end)
     jobs.record_event(
         session, claim.job_id, "photo.retried", claim.photo_id, slot=claim.slot, error_code=end.error_code
     )
@@ -172,22 +173,14 @@ def give_up(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEn
         error_code=end.error_code,
         error_detail=end.error_detail,
     )
-    attempts.end(session, attempt.id, end)
+    _end_attempt(session, attempt, end)
     jobs.record_event(session, claim.job_id, "photo.failed", claim.photo_id, slot=claim.slot, error_code=end.error_code)
     return jobs.settle_if_ended(session, job)
 
 
-def unpromised_object(session: Session, photo_id: UUID) -> str | None:
-    """The key under which an object may lie although the photo ended without it; None if it is or may be wanted."""
-    row = session.execute(select(Photo.job_id, Photo.slot, Photo.status).where(Photo.id == photo_id)).one()
-    if row.status in (*ACTIVE_PHOTO, PhotoStatus.STORED):
-        return None
-    return photo_key(row.job_id, row.slot)
-
-
-def photo_key(job_id: UUID, slot: int) -> str:
-    """Where the photo's object lies: the same for every attempt, so that putting it twice is harmless."""
-    return f"photos/{job_id}/{slot}"
+def photo_key(claim: Claim, attempt: OpenAttempt) -> str:
+    """Where the attempt's photo goes: an address of its own, so that a late put never replaces another's photo."""
+    return f"photos/{claim.job_id}/{claim.slot}/{attempt.id}"
 
 
 def take_due(session: Session, status: PhotoStatus, limit: int, resend_seconds: float) -> Sequence[UUID]:
@@ -226,6 +219,11 @@ def _lock_wanted_job(session: Session, claim: Claim) -> Job:
     if job is None or job.status not in ACTIVE_JOB:
         raise LeaseLost
     return job
+
+
+def _end_attempt(session: Session, attempt: OpenAttempt, end: AttemptEnd) -> None:
+    if not attempts.end(session, attempt.id, end):
+        raise LeaseLost  # its prediction was found by somebody else; the whole step is taken back
 
 
 def _change(session: Session, claim: Claim, expected: PhotoStatus | None = None, **values: Any) -> None:

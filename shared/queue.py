@@ -19,6 +19,7 @@ START_PHOTO = "start_photo"
 COLLECT_PHOTO = "collect_photo"
 CLOSE_ATTEMPT = "close_attempt"
 SWEEP = "sweep"
+DELETE_LOOSE_OBJECTS = "delete_loose_objects"
 
 START_QUEUE = "start"
 COLLECT_QUEUE = "collect"
@@ -48,6 +49,7 @@ def make_celery(settings: Settings, *, socket_timeout_seconds: float = PUBLISHER
             COLLECT_PHOTO: {"queue": COLLECT_QUEUE},
             CLOSE_ATTEMPT: {"queue": MAINTENANCE_QUEUE},
             SWEEP: {"queue": MAINTENANCE_QUEUE},
+            DELETE_LOOSE_OBJECTS: {"queue": MAINTENANCE_QUEUE},
         },
         task_send_sent_event=True,
         worker_send_task_events=True,

@@ -21,6 +21,7 @@ def an_order(**changes: Any) -> PredictionOrder:
         "portrait_url": None,
         "read_portrait": one_face,
         "webhook_url": None,
+        "before_paying": lambda: None,
     }
     return PredictionOrder(**values | changes)
 

@@ -66,6 +66,7 @@ class ScriptedPredictor:
         return prediction
 
     def start(self, order: PredictionOrder) -> Prediction | NotYet | Never | Unknown:
+        order.before_paying()
         self.orders.append(order)
         answer = self.starts.popleft() if self.starts else None
         if isinstance(answer, NotYet | Never | Unknown):

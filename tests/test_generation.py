@@ -1,6 +1,9 @@
 """A photo's journey through start, collect and close, over a real PostgreSQL, with a provider told what to do."""
 
+import hashlib
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
@@ -12,19 +15,20 @@ from PIL import Image
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from shared import jobs
+from shared import attempts, jobs
 from shared.attempts import take_unclosed
 from shared.disk_storage import DiskStorage
 from shared.errors import StorageUnavailable
 from shared.events import ChangeNotes
 from shared.models import PhotoStatus
-from shared.photos import take_due
+from shared.photos import claim, take_due
 from shared.settings import Settings
 from tests.rows import accepted_job, money_is_right
 from tests.scripted_predictor import ScriptedPredictor, done, failed
 from worker.closing import Closing
 from worker.generation import Generation
 from worker.predictor import Gone, Never, NotYet, Unknown
+from worker.sweeper import delete_loose_objects
 
 SECOND = "interval '1 second'"
 
@@ -44,7 +48,7 @@ class World:
             settings=settings,
         )
         made = self.generation
-        self.closing = Closing(made.sessions, made.storage, made.predictor, made.settings)
+        self.closing = Closing(made.sessions, made.predictor, made.settings)
         self.user_id, self.job_id, self.photo_ids = accepted_job(engine)
         self.storage.put(f"portraits/{self.job_id}", b"portrait", "image/jpeg")
 
@@ -56,6 +60,7 @@ class World:
                 "UPDATE photos SET next_check_at = next_check_at - :seconds * interval '1 second', sent_at = NULL",
                 "UPDATE attempts SET created_at = created_at - :seconds * interval '1 second', "
                 "close_due_at = close_due_at - :seconds * interval '1 second'",
+                "UPDATE loose_objects SET delete_after = delete_after - :seconds * interval '1 second'",
             ):
                 connection.execute(text(statement), shift)
 
@@ -75,6 +80,7 @@ class World:
                 unclosed = take_unclosed(session, 100, 0)
             for attempt_id in unclosed:
                 self.closing.close(attempt_id)
+            delete_loose_objects(self.generation.sessions, self.storage)
 
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
         with self.engine.connect() as connection:
@@ -107,8 +113,8 @@ def test_four_photos_are_made_and_paid_for_once(world: World) -> None:
     assert len(world.predictor.orders) == 4
     assert len({order.seed for order in world.predictor.orders}) == 4
     assert len({order.prompt for order in world.predictor.orders}) == 4
-    for slot in range(4):
-        stored = world.storage.get(f"photos/{world.job_id}/{slot}")
+    for (key,) in world.sql("SELECT object_key FROM photos"):
+        stored = world.storage.get(key)
         assert stored.content_type == "image/jpeg"
         assert Image.open(BytesIO(stored.body)).size == (480, 640)
     attempts = world.sql("SELECT outcome, prediction_id IS NOT NULL, cost, provider_seconds FROM attempts")
@@ -281,6 +287,8 @@ def test_a_photo_put_while_its_job_was_canceled_leaves_nothing_behind(
     world.predictor.starts.append(done)
     world.generation.start(world.photo_ids[0])
     assert world.job == ("CANCELED", "canceled", 0)
+    assert len(world.objects()) == 1
+    world.run()
     assert world.objects() == []
     money_is_right(world.engine)
 
@@ -293,6 +301,112 @@ def test_a_running_prediction_frees_the_worker_and_is_asked_again_later(world: W
     world.generation.collect(world.photo_ids[0], hinted=True)
     assert len(world.predictor.fetches) == 0, "a hint does not wait"
     assert world.job == ("PROCESSING", None, 0)
+
+
+def test_an_answer_that_comes_while_it_is_searched_for_is_never_taken_for_lost(world: World) -> None:
+    """The first worker is slow, not dead: it writes its prediction down after the second one read the row."""
+    world.predictor.starts.append(Unknown("slow"))
+    world.generation.start(world.photo_ids[0])
+    world.pass_time(60)
+    prediction = world.predictor.create(world.predictor.orders[0])
+    world.predictor.hidden.add(prediction.id)  # and the provider's list lags
+
+    def find(attempt_id: UUID, seed: int, created_after: Any) -> list[Any]:
+        with Session(world.engine) as session, session.begin():
+            assert attempts.record_prediction(session, attempt_id, prediction.id)
+        return []
+
+    world.predictor.find = find  # type: ignore[method-assign,assignment]
+    world.generation.collect(world.photo_ids[0])
+    assert world.sql("SELECT outcome, prediction_id FROM attempts") == [("OPEN", prediction.id)]
+    world.run()
+    assert world.job == ("COMPLETED", None, 4)
+    assert len(world.predictor.predictions) == 4, "a photo was paid for twice"
+
+
+def test_of_two_predictions_of_one_attempt_the_younger_is_stopped_and_booked(world: World) -> None:
+    world.predictor.starts.append(Unknown("timed out"))
+    world.generation.start(world.photo_ids[0])
+    first, second = (world.predictor.create(world.predictor.orders[0]) for _ in range(2))
+    world.run()
+    assert world.job == ("COMPLETED", None, 4)
+    assert world.predictor.canceled == [second.id]
+    rows = world.sql(f"SELECT prediction_id, outcome, cost FROM attempts WHERE seed = {world.predictor.orders[0].seed}")
+    assert sorted(rows) == [
+        (first.id, "SUCCEEDED", Decimal("0.0400")),
+        (second.id, "CANCELED", Decimal("0.0400")),
+    ]
+
+
+def test_a_worker_that_lost_its_photo_before_paying_does_not_pay(world: World) -> None:
+    read = DiskStorage.get
+
+    def take_over(storage: DiskStorage, key: str) -> Any:
+        world.pass_time(60)  # this worker stood still while it read the portrait
+        world.generation.collect(world.photo_ids[0])
+        return read(storage, key)
+
+    order = world.predictor.start
+
+    def start(given: Any) -> Any:
+        if len(world.predictor.orders) == 0 and not world.predictor.canceled:
+            take_over(world.storage, f"portraits/{world.job_id}")
+        return order(given)
+
+    world.predictor.start = start  # type: ignore[method-assign]
+    world.generation.start(world.photo_ids[0])
+    assert world.predictor.orders == []
+    world.predictor.start = order  # type: ignore[method-assign]
+    world.run()
+    assert world.job == ("COMPLETED", None, 4)
+    assert len(world.predictor.orders) == 4
+
+
+def test_a_step_that_takes_longer_than_a_lease_keeps_its_photo(
+    world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation = replace(world.generation, settings=settings.model_copy(update={"lease_seconds": 0.6}))
+    put = DiskStorage.put
+
+    def slow(storage: DiskStorage, key: str, body: bytes, content_type: str) -> None:
+        started = time.monotonic()
+        while time.monotonic() < started + 1.5:
+            # Another worker tries again and again.
+            with Session(world.engine) as session, session.begin():
+                assert claim(session, world.photo_ids[0], PhotoStatus.GENERATING, 60) is None
+        put(storage, key, body, content_type)
+
+    monkeypatch.setattr(DiskStorage, "put", slow)
+    world.predictor.starts.append(done)
+    generation.start(world.photo_ids[0])
+    assert world.job == ("PROCESSING", None, 1)
+
+
+def test_a_late_put_does_not_replace_the_photo_that_was_made_instead(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = DiskStorage.put
+
+    def late(storage: DiskStorage, key: str, body: bytes, content_type: str) -> None:
+        monkeypatch.setattr(DiskStorage, "put", put)
+        world.pass_time(60)
+        world.predictor.fetches.append(Gone("an hour ago"))
+        world.generation.collect(world.photo_ids[0])  # another worker finds nothing, and begins anew
+        world.run()
+        put(storage, key, body, content_type)
+
+    monkeypatch.setattr(DiskStorage, "put", late)
+    world.predictor.starts.append(done)
+    world.generation.start(world.photo_ids[0])
+    assert world.job == ("COMPLETED", None, 4)
+    for key, sha256 in world.sql("SELECT object_key, sha256 FROM photos"):
+        assert hashlib.sha256(world.storage.get(key).body).hexdigest() == sha256
+
+
+def test_what_an_expired_output_cost_is_booked(world: World) -> None:
+    world.predictor.fetches.append(Gone("an hour ago", Decimal("0.04"), 3.0))
+    world.run()
+    assert world.sql("SELECT sum(cost) FROM attempts") == [(Decimal("0.2000"),)]
 
 
 def _raise_unavailable(*_: object) -> None:

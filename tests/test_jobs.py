@@ -49,7 +49,7 @@ def start(engine: Engine, photo_id: UUID) -> tuple[Claim, OpenAttempt]:
 def store(engine: Engine, claim: Claim, attempt: OpenAttempt) -> Settlement | None:
     with Session(engine) as session, session.begin():
         end = AttemptEnd(AttemptOutcome.SUCCEEDED, cost_usd=Decimal("0.04"), provider_seconds=3.5)
-        file = StoredFile(photos.photo_key(claim.job_id, claim.slot), 900, 1200, 1000, "0" * 64)
+        file = StoredFile(photos.photo_key(claim, attempt), 900, 1200, 1000, "0" * 64)
         return photos.store(session, claim, attempt, end, file)
 
 

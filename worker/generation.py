@@ -4,6 +4,7 @@ Every step claims the photo, closes its transaction before it calls anybody, and
 A step that dies in between is found by its lease, and the next one goes on from the last recovery point.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
@@ -11,17 +12,18 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from shared import attempts, photos
+from shared import attempts, loose_objects, photos
 from shared.attempts import AttemptEnd, OpenAttempt
 from shared.errors import StorageUnavailable
 from shared.events import ChangeNotes
-from shared.jobs import Settlement
+from shared.jobs import Settlement, portrait_key
 from shared.models import AttemptOutcome, JobStatus, PhotoStatus
 from shared.photo_file import InvalidPhoto, PhotoFile, prepare_photo
 from shared.photos import Claim, LeaseLost, StoredFile, photo_key
 from shared.settings import Settings
 from shared.storage import ObjectNotFound, ObjectStorage
 from shared.styles import Role, Style, build_prompt
+from worker.kept_lease import KeptLease
 from worker.predictor import Gone, Never, NotYet, Prediction, PredictionOrder, PredictionState, Predictor, Unknown
 
 SEARCH_AGAIN_SECONDS = 1.0  # between looks for a prediction whose create call's answer was lost
@@ -48,7 +50,8 @@ class Generation:
             return
         with structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), photo_id=str(photo_id)):
             try:
-                self._start(claim)
+                with self._keeping(claim):
+                    self._start(claim)
             except LeaseLost:
                 log.warning("lease.lost", step="start")
 
@@ -59,7 +62,8 @@ class Generation:
             return
         with structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), photo_id=str(photo_id)):
             try:
-                self._collect(claim)
+                with self._keeping(claim):
+                    self._collect(claim)
             except LeaseLost:
                 log.warning("lease.lost", step="collect")
 
@@ -68,13 +72,12 @@ class Generation:
     def _start(self, claim: Claim) -> None:
         with self.sessions.begin() as session:
             attempt = photos.open_attempt(session, claim, self.predictor.name, self.predictor.model)
-        self.notes.tell(claim.job_id)
         try:
             answer = self.predictor.start(self._order(claim, attempt))
         except StorageUnavailable:  # while reading the portrait, before anything was sent
             answer = NotYet(STORAGE_AGAIN_SECONDS, "the portrait cannot be read")
         except ObjectNotFound:
-            answer = Never("portrait_missing", f"no object {claim.portrait_key}")
+            answer = Never("portrait_missing", f"no portrait {claim.portrait_id}")
         match answer:
             case Prediction():
                 self._submitted(claim, attempt, answer)
@@ -86,8 +89,7 @@ class Generation:
                 self._give_up(claim, attempt, AttemptEnd(AttemptOutcome.FAILED, code, detail))
             case Unknown(detail):
                 log.warning("create.answer_lost", attempt_id=str(attempt.id), detail=detail)
-                with self.sessions.begin() as session:
-                    photos.release(session, claim, SEARCH_AGAIN_SECONDS)
+                self._release(claim, SEARCH_AGAIN_SECONDS)
 
     def _order(self, claim: Claim, attempt: OpenAttempt) -> PredictionOrder:
         settings = self.settings
@@ -97,6 +99,7 @@ class Generation:
             webhook_url = (
                 f"{settings.public_url.rstrip('/')}/webhooks/replicate?photo={claim.photo_id}&attempt={attempt.id}"
             )
+        key = portrait_key(claim.portrait_id)
         return PredictionOrder(
             photo_id=claim.photo_id,
             attempt_id=attempt.id,
@@ -104,9 +107,10 @@ class Generation:
             style=claim.style,
             slot=claim.slot,
             prompt=build_prompt(Style(claim.style), role, claim.slot, variation_shift=attempt.moderated_before),
-            portrait_url=self.storage.signed_url(claim.portrait_key),
-            read_portrait=lambda: self.storage.get(claim.portrait_key).body,
+            portrait_url=self.storage.signed_url(key),
+            read_portrait=lambda: self.storage.get(key).body,
             webhook_url=webhook_url,
+            before_paying=lambda: self._renew(claim),
         )
 
     def _submitted(self, claim: Claim, attempt: OpenAttempt, prediction: Prediction) -> None:
@@ -114,48 +118,60 @@ class Generation:
         with self.sessions.begin() as session:
             attempts.record_prediction(session, attempt.id, prediction.id)
         log.info("prediction.started", prediction_id=prediction.id, attempt=attempt.number)
+        self.notes.tell(claim.job_id)
         self._conclude(claim, attempt, prediction)
 
     # --- collect
 
     def _collect(self, claim: Claim) -> None:
-        with self.sessions() as session:
-            attempt = attempts.find_open(session, claim.photo_id)
-        if attempt is None:
-            raise RuntimeError(f"photo {claim.photo_id} is GENERATING without an open attempt")
-        answer = self.predictor.fetch(attempt.prediction_id) if attempt.prediction_id else self._search(claim, attempt)
+        attempt: OpenAttempt | None = self._open_attempt(claim)
+        if attempt is not None and attempt.prediction_id is None:
+            attempt = self._search(claim, attempt)
+        if attempt is None or attempt.prediction_id is None:
+            return
+        answer = self.predictor.fetch(attempt.prediction_id)
         match answer:
             case Prediction():
                 self._conclude(claim, attempt, answer)
             case NotYet(after_seconds, _):
-                with self.sessions.begin() as session:
-                    photos.release(session, claim, after_seconds)
-            case Gone(detail):
-                self._failed(claim, attempt, AttemptEnd(AttemptOutcome.FAILED, "output_expired", detail))
-            case None:
-                self._failed(claim, attempt, AttemptEnd(AttemptOutcome.LOST, "answer_lost"))
+                self._release(claim, after_seconds)
+            case Gone(detail, cost_usd, seconds):
+                end = AttemptEnd(AttemptOutcome.FAILED, "output_expired", detail, cost_usd, seconds)
+                self._failed(claim, attempt, end)
 
-    def _search(self, claim: Claim, attempt: OpenAttempt) -> Prediction | NotYet | None:
-        """Look for the prediction of an attempt whose create call was never answered; None: it surely is not there."""
+    def _search(self, claim: Claim, attempt: OpenAttempt) -> OpenAttempt | None:
+        """Look for the prediction of an attempt whose create call was never answered.
+
+        The attempt with its prediction; None when it has none yet, or surely never had one and was ended.
+        """
         found = self.predictor.find(attempt.id, attempt.seed, attempt.created_at)
         if isinstance(found, NotYet):
-            return found
-        for prediction in found:
+            self._release(claim, found.after_seconds)
+            return None
+        if found:
             with self.sessions.begin() as session:
-                if attempts.record_prediction(session, attempt.id, prediction.id):
-                    log.info("prediction.found", prediction_id=prediction.id, attempt_id=str(attempt.id))
-                    return prediction
+                adopt(session, attempt, found)
+            # Read again: its own worker may have written it down meanwhile.
+            return self._open_attempt(claim)
         if attempt.age_seconds < self.settings.lease_seconds:
-            # The create call is bounded well below the lease; before that it may still be on its way.
-            return NotYet(SEARCH_AGAIN_SECONDS, "the create call may still arrive")
+            # A create call takes at most half a lease from the moment it is sent; it may still be on its way.
+            self._release(claim, SEARCH_AGAIN_SECONDS)
+            return None
         log.warning("prediction.not_found", attempt_id=str(attempt.id))
+        self._failed(claim, attempt, AttemptEnd(AttemptOutcome.LOST, "answer_lost"))
         return None
+
+    def _open_attempt(self, claim: Claim) -> OpenAttempt:
+        with self.sessions() as session:
+            attempt = attempts.find_open(session, claim.photo_id)
+        if attempt is None:
+            raise LeaseLost  # its job was ended, and the attempt closed, since we claimed it
+        return attempt
 
     def _conclude(self, claim: Claim, attempt: OpenAttempt, prediction: Prediction) -> None:
         match prediction.state:
             case PredictionState.RUNNING:
-                with self.sessions.begin() as session:
-                    photos.release(session, claim, self.settings.check_interval_seconds)
+                self._release(claim, self.settings.check_interval_seconds)
             case PredictionState.SUCCEEDED:
                 self._keep(claim, attempt, prediction)
             case PredictionState.FAILED | PredictionState.CANCELED:
@@ -172,18 +188,16 @@ class Generation:
                 self._failed(claim, attempt, file)
                 return
             case NotYet(after_seconds, _):
-                with self.sessions.begin() as session:
-                    photos.release(session, claim, after_seconds)
+                self._release(claim, after_seconds)
                 return
+        key = photo_key(claim, attempt)
         with self.sessions.begin() as session:
-            photos.renew(session, claim, self.settings.lease_seconds)
-        key = photo_key(claim.job_id, claim.slot)
+            loose_objects.expect(session, key)
         try:
             self.storage.put(key, file.body, file.content_type)
         except StorageUnavailable:
             log.warning("photo.not_stored", reason="the storage does not answer")
-            with self.sessions.begin() as session:
-                photos.release(session, claim, STORAGE_AGAIN_SECONDS)
+            self._release(claim, STORAGE_AGAIN_SECONDS)
             return
         self._store(claim, attempt, prediction, StoredFile(key, file.width, file.height, len(file.body), file.sha256))
 
@@ -201,15 +215,8 @@ class Generation:
             return attempt_end(prediction, "output_invalid", str(error))
 
     def _store(self, claim: Claim, attempt: OpenAttempt, prediction: Prediction, file: StoredFile) -> None:
-        try:
-            with self.sessions.begin() as session:
-                settlement = photos.store(session, claim, attempt, attempt_end(prediction), file)
-        except LeaseLost:
-            with self.sessions() as session:
-                unpromised = photos.unpromised_object(session, claim.photo_id)
-            if unpromised is not None:  # the job ended while we were putting the object there
-                self.storage.delete([unpromised])
-            raise
+        with self.sessions.begin() as session:
+            settlement = photos.store(session, claim, attempt, attempt_end(prediction), file)
         log.info("photo.stored", slot=claim.slot, size_bytes=file.size_bytes, attempts=attempt.number)
         self._changed(claim.job_id, settlement)
 
@@ -236,6 +243,17 @@ class Generation:
         if settlement is not None:
             log_settlement(settlement)
         self.notes.tell(job_id)
+
+    def _release(self, claim: Claim, after_seconds: float) -> None:
+        with self.sessions.begin() as session:
+            photos.release(session, claim, after_seconds)
+
+    def _keeping(self, claim: Claim) -> KeptLease:
+        return KeptLease(lambda: self._renew(claim), every_seconds=self.settings.lease_seconds / 3)
+
+    def _renew(self, claim: Claim) -> None:
+        with self.sessions.begin() as session:
+            photos.renew(session, claim, self.settings.lease_seconds)
 
     def _claim(self, photo_id: UUID, expected: PhotoStatus, *, hinted: bool = False) -> Claim | None:
         with self.sessions.begin() as session:
@@ -267,3 +285,13 @@ def attempt_end(prediction: Prediction, error_code: str | None = None, error_det
         prediction.cost_usd or Decimal(0),
         prediction.seconds,
     )
+
+
+def adopt(session: Session, attempt: OpenAttempt, found: Sequence[Prediction]) -> None:
+    """Write down the predictions found for an attempt: the oldest is the one it pays for, any other a duplicate."""
+    oldest, *younger = found
+    if attempts.record_prediction(session, attempt.id, oldest.id):
+        log.info("prediction.found", prediction_id=oldest.id, attempt_id=str(attempt.id))
+    for duplicate in younger:
+        if attempts.record_duplicate(session, attempt, duplicate.id):
+            log.warning("prediction.duplicate_found", prediction_id=duplicate.id, attempt_id=str(attempt.id))

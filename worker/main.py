@@ -2,11 +2,14 @@
 
 from celery.signals import setup_logging
 
-from shared.queue import SWEEP, WORKER_TIMEOUT_SECONDS, make_celery
+from shared.queue import DELETE_LOOSE_OBJECTS, SWEEP, WORKER_TIMEOUT_SECONDS, make_celery
 from shared.settings import get_settings
 from shared.telemetry import configure_logging
 
 SWEEP_INTERVAL_SECONDS = 1.0
+DELETE_INTERVAL_SECONDS = 10.0
+# While no worker listens, sweeps must not pile up for ever; while all are busy, some must wait their turn.
+EXPIRES_SECONDS = 30.0
 
 app = make_celery(get_settings(), socket_timeout_seconds=WORKER_TIMEOUT_SECONDS)
 app.conf.update(
@@ -18,9 +21,13 @@ app.conf.update(
         "sweep": {
             "task": SWEEP,
             "schedule": SWEEP_INTERVAL_SECONDS,
-            # While no worker listens, sweeps must not pile up.
-            "options": {"expires": 5 * SWEEP_INTERVAL_SECONDS},
-        }
+            "options": {"expires": EXPIRES_SECONDS},
+        },
+        "delete_loose_objects": {
+            "task": DELETE_LOOSE_OBJECTS,
+            "schedule": DELETE_INTERVAL_SECONDS,
+            "options": {"expires": EXPIRES_SECONDS},
+        },
     },
 )
 

@@ -35,6 +35,9 @@ class PredictionOrder:
     portrait_url: str | None  # an address the provider can fetch for some minutes, where the storage has one
     read_portrait: Callable[[], bytes]  # the JPEG itself, at most 6 MB, for when there is no such address
     webhook_url: str | None  # carries photo and attempt in its query
+    # Called once, right before the request that may cost money. What it raises passes through `start`: the photo is
+    # not ours any more, and nothing must be paid.
+    before_paying: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +80,17 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The provider had it and has it no more (outputs are kept for an hour)."""
+    """The provider had it and has it no more (outputs are kept for an hour). What it cost, it cost."""
 
     detail: str
+    cost_usd: Decimal = Decimal(0)
+    seconds: float | None = None
 
 
 class Predictor(Protocol):
-    """Every method is thread-safe and bounded in time (well under `lease_seconds`). None raises for a vendor fault."""
+    """Every method is thread-safe and bounded in time: a call to the vendor ends within half of `lease_seconds`,
+    reading or uploading the portrait aside. None raises for a vendor's fault.
+    """
 
     name: str  # `preview`, `replicate`: goes into the attempt's row
     model: str
@@ -94,7 +101,10 @@ class Predictor(Protocol):
     def fetch(self, prediction_id: str) -> Prediction | NotYet | Gone: ...
 
     def find(self, attempt_id: UUID, seed: int, created_after: datetime) -> list[Prediction] | NotYet:
-        """Every prediction made for this attempt, oldest first, looking back no further than `created_after`."""
+        """Every prediction made for this attempt, oldest first, of those made soon after `created_after`.
+
+        NotYet as long as there is one of which it cannot be told: an empty list is a reason to pay again.
+        """
 
     def cancel(self, prediction_id: str) -> Prediction | NotYet | Gone:
         """Stop it if it still runs; the answer is the prediction as it then stands."""

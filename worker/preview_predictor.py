@@ -76,10 +76,11 @@ class PreviewPredictor:
         self._next_sweep = 0.0  # monotonic; two threads that sweep at once do no harm
 
     def start(self, order: PredictionOrder) -> Prediction | NotYet | Never:
-        """Render the photo. Raises what `order.read_portrait` raises."""
+        """Render the photo. Raises what the order's own calls raise."""
         if order.style not in Style.__members__ or not 0 <= order.slot < VARIATIONS:
             return Never("bad_input", f"there is no look for style {order.style}, slot {order.slot}")
         body = order.read_portrait()
+        order.before_paying()
         rendering = self._threads.submit(self._render, body, order)
         try:
             wait([rendering], timeout=_TURN_SECONDS)

@@ -114,6 +114,8 @@ class SingleShotTransport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         until = request.extensions["until"]
+        if time.monotonic() >= until:  # this process stood still: what it was about to ask may not be wanted any more
+            raise httpx.ConnectTimeout("the time was over before anything was sent")
         request.extensions["timeout"] = TimeLeft(until, connect_seconds=CONNECT_SECONDS)
         answer = self._wire.handle_request(request)
         try:

@@ -4,6 +4,7 @@ import base64
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlencode
@@ -22,6 +23,8 @@ from worker.replicate_outputs import OutputReader
 
 DATA_URL_MAX_CHARS = 256_000  # larger portraits are uploaded first (API reference: data URLs up to 256 kB)
 CLOCK_SKEW = timedelta(seconds=10)  # between our clock and the vendor's, when looking for a lost prediction
+# A create call ends within seconds; one that a stopped process sent later than this is looked for no more.
+SEARCH_WINDOW = timedelta(minutes=10)
 OPERATOR_WAIT_SECONDS = 30.0  # until somebody has mended the account
 
 # What to do about a refusal that concerns the account and not the order.
@@ -91,10 +94,11 @@ class ReplicatePredictor:
         return f"ReplicatePredictor({self.model} at {self._base_url})"
 
     def start(self, order: PredictionOrder) -> Prediction | NotYet | Never | Unknown:
-        """Create one prediction; what `order.read_portrait` raises passes through, before anything was asked for."""
+        """Create one prediction; what the order's calls raise passes through, before anything was paid for."""
         portrait = self._portrait_address(order)
         if not isinstance(portrait, str):
             return portrait
+        order.before_paying()
         body: dict[str, Any] = {"input": self._model.input_for(order.prompt, portrait, order.seed)}
         if order.webhook_url:
             body |= {"webhook": order.webhook_url, "webhook_events_filter": ["completed"]}
@@ -130,13 +134,14 @@ class ReplicatePredictor:
             return NotYet(2.0, f"no answer: {type(error).__name__}")
         ended_well = answer.get("status") == "succeeded"
         if ended_well and answer.get("data_removed") and not prediction.output:
-            return Gone("its output was deleted, an hour after it was made")
+            cost = prediction.cost_usd or Decimal(0)
+            return Gone("its output was deleted, an hour after it was made", cost, prediction.seconds)
         return prediction
 
     def find(self, attempt_id: UUID, seed: int, created_after: datetime) -> list[Prediction] | NotYet:
         until = self._in(self._call_seconds)
         since = created_after.astimezone(UTC) - CLOCK_SKEW
-        query = urlencode({"created_after": since.isoformat(timespec="milliseconds").replace("+00:00", "Z")})
+        query = urlencode({"created_after": _rfc3339(since), "created_before": _rfc3339(since + SEARCH_WINDOW)})
         found: list[Prediction] = []
         undecided = False
         try:
@@ -263,10 +268,15 @@ class ReplicatePredictor:
         """Whether this list result was made for the attempt; None when it cannot be told."""
         given = entry.get("input")
         if self._model.takes_seed:
-            return isinstance(given, dict) and given.get("seed") == seed
+            # Without its input (deleted with the output, or left out of a lean list) nobody can tell.
+            return given.get("seed") == seed if isinstance(given, dict) else None
         if "webhook" not in entry and entry.get("model", self.model) == self.model:
             entry = self._request("GET", f"/v1/predictions/{entry.get('id')}", until)
         webhook = entry.get("webhook")
         if webhook is None:
             return None if entry.get("model", self.model) == self.model else False
         return str(attempt_id) in str(webhook)
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -4,14 +4,19 @@ It finds what messages lost. Safe to run twice at once, and cheap however long t
 indexes that hold only what is in work.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from shared import attempts, jobs, photos
+from shared import attempts, jobs, loose_objects, photos
 from shared.events import ChangeNotes
 from shared.models import PhotoStatus
 from shared.queue import COLLECT_QUEUE, START_QUEUE, JobQueue
 from shared.settings import Settings
+from shared.storage import ObjectStorage
 from worker.generation import log_settlement
 
 # A queue this long keeps every worker busy until the next sweep; sending more would only pile up doubles of
@@ -19,6 +24,7 @@ from worker.generation import log_settlement
 QUEUE_LENGTH_MAX = 200
 JOBS_PER_SWEEP = 50
 ATTEMPTS_PER_SWEEP = 50
+OBJECTS_PER_LOOK = 100
 # Longer than one try at closing takes.
 CLOSE_RESEND_SECONDS = 30.0
 
@@ -26,27 +32,66 @@ log = structlog.get_logger()
 
 
 def sweep(sessions: sessionmaker[Session], queue: JobQueue, notes: ChangeNotes, settings: Settings) -> None:
-    """One look; what it finds is sent to the queues, and overdue jobs are settled here and now."""
+    """One look; what it finds is sent to the queues, and overdue jobs are settled here and now.
+
+    What goes wrong with one of these is logged and leaves the others alone: the next sweep tries again.
+    """
     with sessions() as session:
         overdue = jobs.overdue(session, JOBS_PER_SWEEP)
     for job_id in overdue:
+        with _going_on(f"job {job_id}"):
+            _settle_overdue(sessions, notes, job_id)
+    with _going_on("start"):
+        _send_due(sessions, queue, settings, PhotoStatus.PENDING, START_QUEUE, queue.start_photos)
+    with _going_on("collect"):
+        _send_due(sessions, queue, settings, PhotoStatus.GENERATING, COLLECT_QUEUE, queue.collect_photos)
+    with _going_on("unclosed attempts"):
         with sessions.begin() as session:
-            settlement = jobs.settle_overdue(session, job_id)
-        if settlement is not None:
-            log_settlement(settlement)
-            notes.tell(job_id)
-    for status, name, send in (
-        (PhotoStatus.PENDING, START_QUEUE, queue.start_photos),
-        (PhotoStatus.GENERATING, COLLECT_QUEUE, queue.collect_photos),
-    ):
-        length = queue.length(name)
-        if length is None or length >= QUEUE_LENGTH_MAX:
-            continue
-        with sessions.begin() as session:
-            due = photos.take_due(session, status, QUEUE_LENGTH_MAX - length, settings.resend_seconds)
-        if due:
-            log.debug("photos.sent", queue=name, count=len(due))
-            send(due)
+            unclosed = attempts.take_unclosed(session, ATTEMPTS_PER_SWEEP, CLOSE_RESEND_SECONDS)
+        queue.close_attempts(unclosed)
+
+
+def delete_loose_objects(sessions: sessionmaker[Session], storage: ObjectStorage) -> None:
+    """Delete from the storage what no row promises. Raises StorageUnavailable; the keys then come again."""
     with sessions.begin() as session:
-        unclosed = attempts.take_unclosed(session, ATTEMPTS_PER_SWEEP, CLOSE_RESEND_SECONDS)
-    queue.close_attempts(unclosed)
+        keys = loose_objects.take_due(session, OBJECTS_PER_LOOK)
+    if not keys:
+        return
+    storage.delete(keys)
+    with sessions.begin() as session:
+        loose_objects.forget(session, keys)
+    log.info("objects.deleted", count=len(keys))
+
+
+def _settle_overdue(sessions: sessionmaker[Session], notes: ChangeNotes, job_id: UUID) -> None:
+    with sessions.begin() as session:
+        settlement = jobs.settle_overdue(session, job_id)
+    if settlement is not None:
+        log_settlement(settlement)
+        notes.tell(job_id)
+
+
+def _send_due(
+    sessions: sessionmaker[Session],
+    queue: JobQueue,
+    settings: Settings,
+    status: PhotoStatus,
+    name: str,
+    send: Callable[[Iterable[UUID]], bool],
+) -> None:
+    length = queue.length(name)
+    if length is None or length >= QUEUE_LENGTH_MAX:
+        return
+    with sessions.begin() as session:
+        due = photos.take_due(session, status, QUEUE_LENGTH_MAX - length, settings.resend_seconds)
+    if due:
+        log.debug("photos.sent", queue=name, count=len(due))
+        send(due)
+
+
+@contextmanager
+def _going_on(section: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        log.exception("sweep.section_failed", section=section)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from shared.database import make_engine
 from shared.events import ChangeNotes
-from shared.queue import CLOSE_ATTEMPT, COLLECT_PHOTO, START_PHOTO, SWEEP, JobQueue
+from shared.queue import CLOSE_ATTEMPT, COLLECT_PHOTO, DELETE_LOOSE_OBJECTS, START_PHOTO, SWEEP, JobQueue
 from shared.settings import get_settings
 from shared.storage import open_storage
 from worker import sweeper
@@ -49,7 +49,7 @@ def _generation() -> Generation:
 @cache
 def _closing() -> Closing:
     made = _generation()
-    return Closing(made.sessions, made.storage, made.predictor, made.settings)
+    return Closing(made.sessions, made.predictor, made.settings)
 
 
 @worker_init.connect
@@ -77,3 +77,8 @@ def close_attempt(attempt_id: str) -> None:
 @app.task(name=SWEEP)
 def sweep() -> None:
     sweeper.sweep(_sessions(), _queue(), _notes(), get_settings())
+
+
+@app.task(name=DELETE_LOOSE_OBJECTS)
+def delete_loose_objects() -> None:
+    sweeper.delete_loose_objects(_sessions(), _generation().storage)

@@ -10,17 +10,22 @@ from sqlalchemy import select
 
 from api.dependencies import Parts, PartsDep, SessionDep
 from shared.errors import NotFound
+from shared.jobs import portrait_key
 from shared.models import Job, Photo, PhotoStatus
 from shared.storage import ObjectNotFound
 
 router = APIRouter(prefix="/media", tags=["media"])
 
 
-@router.get("/portraits/{job_id}", response_class=Response)
-async def get_portrait(job_id: UUID, parts: PartsDep, session: SessionDep) -> Response:
+@router.get("/portraits/{portrait_id}", response_class=Response)
+async def get_portrait(portrait_id: UUID, parts: PartsDep, session: SessionDep) -> Response:
     """The portrait of a job, for as long as it is kept."""
-    key = await session.scalar(select(Job.portrait_key).where(Job.id == job_id, Job.portrait_deleted_at.is_(None)))
-    return await _serve(parts, key, None)
+    known = await session.scalar(
+        select(Job.portrait_id).where(Job.portrait_id == portrait_id, Job.portrait_deleted_at.is_(None))
+    )
+    if known is None:
+        raise NotFound
+    return await _serve(parts, portrait_key(portrait_id), None)
 
 
 @router.get("/{photo_id}", response_class=Response)
@@ -41,9 +46,7 @@ async def get_photo(
     return await _serve(parts, row.object_key, f"cuggu-{row.slot + 1}.jpg" if download else None)
 
 
-async def _serve(parts: Parts, key: str | None, download_name: str | None) -> Response:
-    if key is None:
-        raise NotFound
+async def _serve(parts: Parts, key: str, download_name: str | None) -> Response:
     url = await to_thread.run_sync(lambda: parts.storage.signed_url(key, download_name=download_name))
     if url is not None:
         return RedirectResponse(url, 307, {"Cache-Control": "private, no-store"})

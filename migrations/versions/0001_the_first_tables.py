@@ -48,7 +48,7 @@ def upgrade() -> None:
         ),
         sa.Column("error_code", sa.Text(), nullable=True),
         sa.Column("error_detail", sa.Text(), nullable=True),
-        sa.Column("portrait_key", sa.Text(), nullable=False),
+        sa.Column("portrait_id", sa.Uuid(), nullable=False),
         sa.Column("portrait_deleted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("idempotency_key", sa.Text(), nullable=True),
         sa.Column("request_fingerprint", sa.Text(), nullable=False),
@@ -63,6 +63,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_jobs_user_id_users")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
         sa.UniqueConstraint("user_id", "idempotency_key", name=op.f("uq_jobs_user_id_idempotency_key")),
+        sa.UniqueConstraint("portrait_id", name=op.f("uq_jobs_portrait_id")),
     )
     op.create_index(
         "ix_jobs_overdue",
@@ -224,6 +225,13 @@ def upgrade() -> None:
         "uq_attempts_one_open", "attempts", ["photo_id"], unique=True, postgresql_where=sa.text("outcome = 'OPEN'")
     )
     op.create_table(
+        "loose_objects",
+        sa.Column("object_key", sa.Text(), nullable=False),
+        sa.Column("delete_after", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("object_key", name=op.f("pk_loose_objects")),
+    )
+    op.create_index(op.f("ix_loose_objects_delete_after"), "loose_objects", ["delete_after"], unique=False)
+    op.create_table(
         "job_events",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("job_id", sa.Uuid(), nullable=False),
@@ -243,6 +251,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index(op.f("ix_job_events_job_id_id"), table_name="job_events")
     op.drop_table("job_events")
+    op.drop_index(op.f("ix_loose_objects_delete_after"), table_name="loose_objects")
+    op.drop_table("loose_objects")
     op.drop_index("uq_attempts_one_open", table_name="attempts", postgresql_where=sa.text("outcome = 'OPEN'"))
     op.drop_index("ix_attempts_unclosed", table_name="attempts", postgresql_where=sa.text("close_due_at IS NOT NULL"))
     op.drop_table("attempts")
