@@ -19,6 +19,7 @@ from tests.doubles.replicate_pictures import read_seed
 from tests.doubles.replicate_process import DoubledReplicate, doubled_replicate
 from tests.photos import one_face, twelve_megapixels
 from tests.predictor_orders import an_order, ended, photo, started
+from tests.test_embedded import wait_until
 from worker.predictor import Gone, Never, NotYet, Prediction, PredictionState, Unknown
 from worker.replicate_answers import prediction_from
 from worker.replicate_models import MODELS, model_named
@@ -118,7 +119,12 @@ def test_only_the_last_webhook_is_asked_for_and_it_goes_to_the_orders_address(
     (post,) = web.wait_for_posts(1)
     assert post.path == "/webhooks/replicate?photo=1&attempt=2"
     assert json.loads(post.body)["id"] == prediction.id
-    assert [sent["event"] for sent in vendor.book("webhooks") if sent["prediction"] == prediction.id] == ["completed"]
+
+    def sent() -> list[str]:
+        return [sent["event"] for sent in vendor.book("webhooks") if sent["prediction"] == prediction.id]
+
+    wait_until(lambda: bool(sent()))  # the book is written when the answer to the webhook is there
+    assert sent() == ["completed"]
 
 
 def test_the_portrait_is_fetched_from_the_storages_address(predictor: ReplicatePredictor, web: Receiver) -> None:
