@@ -86,7 +86,6 @@ def _introduce(stack: Stack) -> None:
     user, password = stack.flower_login.split(":", 1)
     typer.echo(f"""
 Cuggu is ready.
-  the studio   {stack.api_url}/
   API          {stack.api_url}/docs
   Flower       {stack.flower_url}/   user {user}, password {password}
   a token      cuggu token someone@example.com
