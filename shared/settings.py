@@ -18,7 +18,10 @@ class Settings(BaseSettings):
         pydantic.ValidationError: a value is missing or malformed, or an adapter was chosen without what it needs.
     """
 
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+    # A complaint about a wrong value must not print it: it may be a secret.
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     # --- Where things are
     database_url: str = Field(description="PostgreSQL, as postgresql://user:password@host/name")
