@@ -147,11 +147,11 @@ def end(session: Session, attempt_id: UUID, ended: AttemptEnd) -> bool:
     return closed is not None
 
 
-def postpone_close(session: Session, attempt_id: UUID, after_seconds: float) -> None:
-    """Come back to an attempt that could not be closed yet."""
+def close_later(session: Session, attempt_id: UUID, after_seconds: float) -> None:
+    """Have the attempt looked at again, to be closed."""
     session.execute(
         update(Attempt)
-        .where(Attempt.id == attempt_id, Attempt.close_due_at.is_not(None))
+        .where(Attempt.id == attempt_id)
         .values(close_due_at=db_now() + timedelta(seconds=after_seconds))
         .execution_options(synchronize_session=False)
     )

@@ -17,7 +17,9 @@ from shared import attempts, jobs, loose_objects
 from shared.attempts import AttemptEnd, OpenAttempt
 from shared.database import db_now
 from shared.jobs import Settlement
-from shared.models import ACTIVE_JOB, Attempt, Job, Photo, PhotoStatus
+from shared.models import ACTIVE_JOB, Attempt, AttemptOutcome, Job, Photo, PhotoStatus
+
+LATE_LOOK_SECONDS = 60.0
 
 
 class LeaseLost(Exception):
@@ -224,6 +226,9 @@ def _lock_wanted_job(session: Session, claim: Claim) -> Job:
 def _end_attempt(session: Session, attempt: OpenAttempt, end: AttemptEnd) -> None:
     if not attempts.end(session, attempt.id, end):
         raise LeaseLost  # its prediction was found by somebody else; the whole step is taken back
+    if end.outcome is AttemptOutcome.LOST:
+        # A create call that a stopped process sends late would be paid for and known to nobody: look once more.
+        attempts.close_later(session, attempt.id, LATE_LOOK_SECONDS)
 
 
 def _change(session: Session, claim: Claim, expected: PhotoStatus | None = None, **values: Any) -> None:

@@ -324,6 +324,21 @@ def test_an_answer_that_comes_while_it_is_searched_for_is_never_taken_for_lost(w
     assert len(world.predictor.predictions) == 4, "a photo was paid for twice"
 
 
+def test_a_create_that_arrives_after_its_attempt_was_given_up_is_stopped_and_booked(world: World) -> None:
+    world.predictor.starts.append(Unknown("timed out"))
+    world.generation.start(world.photo_ids[0])
+    world.pass_time(60)
+    world.generation.collect(world.photo_ids[0])
+    assert world.sql("SELECT outcome FROM attempts") == [("LOST",)]
+    late = world.predictor.create(world.predictor.orders[0])
+    world.run()
+    assert world.job == ("COMPLETED", None, 4)
+    assert world.predictor.canceled == [late.id]
+    assert world.sql(f"SELECT outcome, cost FROM attempts WHERE prediction_id = '{late.id}'") == [
+        ("CANCELED", Decimal("0.0400"))
+    ]
+
+
 def test_of_two_predictions_of_one_attempt_the_younger_is_stopped_and_booked(world: World) -> None:
     world.predictor.starts.append(Unknown("timed out"))
     world.generation.start(world.photo_ids[0])

@@ -38,7 +38,7 @@ class Closing:
             end = self._stop(attempt)
             with self.sessions.begin() as session:
                 if isinstance(end, NotYet):
-                    attempts.postpone_close(session, attempt_id, max(end.after_seconds, CLOSE_AGAIN_SECONDS))
+                    attempts.close_later(session, attempt_id, max(end.after_seconds, CLOSE_AGAIN_SECONDS))
                 elif attempts.end(session, attempt_id, end):
                     log.info("attempt.closed", outcome=end.outcome, cost_usd=str(end.cost_usd))
 
