@@ -54,7 +54,7 @@ class OutputReader:
                 return Gone(f"{host} is not a host we download from")
             try:
                 with self._web.stream("GET", address, headers=headers, extensions=bound) as response:
-                    if response.is_redirect:
+                    if response.has_redirect_location:
                         address = urljoin(address, response.headers["location"])
                         continue
                     if response.status_code in (401, 403, 404, 410):
@@ -66,16 +66,18 @@ class OutputReader:
                 return Gone(str(error))
             except httpx.HTTPError as error:
                 return NotYet(2.0, f"the download broke off: {type(error).__name__}")
+            except (httpx.InvalidURL, ValueError):  # from parsing: the address leads nowhere, however often it is tried
+                return Gone("the output was redirected to a malformed address")
         return Gone("the output was redirected too often")
 
     def _allowed(self, address: str) -> bool:
         try:
             url = httpx.URL(address)
-        except httpx.InvalidURL:
+            host = url.host.lower()  # decoded only here, which may fail as well
+        except (httpx.InvalidURL, ValueError):
             return False
         if self._loopback_origin is not None and url.scheme == "http":
             return (url.host, url.port) == self._loopback_origin and not url.userinfo
-        host = url.host.lower()
         known = any(host == allowed or host.endswith(f".{allowed}") for allowed in self._hosts)
         return known and url.scheme == "https" and url.port is None and not url.userinfo
 
@@ -83,7 +85,7 @@ class OutputReader:
 def _host(address: str) -> str:
     try:
         return httpx.URL(address).host or "an address without a host"
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, ValueError):
         return "a malformed address"
 
 
