@@ -418,6 +418,29 @@ def test_a_late_put_does_not_replace_the_photo_that_was_made_instead(
         assert hashlib.sha256(world.storage.get(key).body).hexdigest() == sha256
 
 
+def test_a_worker_that_comes_too_late_does_not_announce_anothers_object_as_loose(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by simulation: announced after another worker had stored it, the object was deleted ten minutes later."""
+    read = world.predictor.read_output
+
+    def overtaken(address: str) -> Any:
+        body = read(address)
+        monkeypatch.setattr(world.predictor, "read_output", read)
+        world.pass_time(60)
+        world.generation.collect(world.photo_ids[0])  # the same prediction, by another worker
+        return body
+
+    monkeypatch.setattr(world.predictor, "read_output", overtaken)
+    world.predictor.starts.append(done)
+    world.generation.start(world.photo_ids[0])
+    for _ in range(3):
+        world.pass_time(600)
+        delete_loose_objects(world.generation.sessions, world.storage)
+    assert world.objects() == [key for (key,) in world.sql("SELECT object_key FROM photos WHERE status = 'STORED'")]
+    assert len(world.objects()) == 1
+
+
 def test_what_an_expired_output_cost_is_booked(world: World) -> None:
     world.predictor.fetches.append(Gone("an hour ago", Decimal("0.04"), 3.0))
     world.run()

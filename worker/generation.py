@@ -192,6 +192,8 @@ class Generation:
                 return
         key = photo_key(claim, attempt)
         with self.sessions.begin() as session:
+            # Together: who has lost the photo must not announce an object that another worker's row promises by now.
+            photos.renew(session, claim, self.settings.lease_seconds)
             loose_objects.expect(session, key)
         try:
             self.storage.put(key, file.body, file.content_type)

@@ -1,0 +1,1 @@
+"""Random schedules of faults against the real use cases, under a virtual clock; a seed replays its schedule."""
