@@ -13,12 +13,14 @@ from shared.settings import Settings
 from tests.servers import TEMPLATE, Servers, join_run, leave_run, locked, running_servers
 
 if TYPE_CHECKING:
+    import httpx
     import psycopg
     import redis
     from sqlalchemy import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.orm import Session
 
+    from tests.api_client import Client
     from tests.stack import RunningStack
 
 RUN_DIR = "CUGGU_TEST_RUN_DIR"
@@ -153,6 +155,33 @@ def offline_settings(clean_environment: None, tmp_path: Path) -> Settings:
 def settings(clean_environment: None, database_url: str, redis_url: str, tmp_path: Path) -> Settings:
     """Settings with servers behind them. Change some with `settings.model_copy(update={...})`."""
     return Settings(_env_file=None, database_url=database_url, redis_url=redis_url, data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+async def http(settings: Settings) -> "AsyncIterator[httpx.AsyncClient]":
+    """The application, as nobody in particular."""
+    from contextlib import AsyncExitStack
+
+    from tests.api_client import serve
+
+    async with AsyncExitStack() as stack:
+        yield await serve(stack, settings)
+
+
+@pytest.fixture
+def client(http: "httpx.AsyncClient", settings: Settings) -> "Client":
+    """A user of the application."""
+    from tests.api_client import Client
+
+    return Client(http, settings)
+
+
+@pytest.fixture
+def stranger(http: "httpx.AsyncClient", settings: Settings) -> "Client":
+    """Another user of the same application."""
+    from tests.api_client import Client
+
+    return Client(http, settings)
 
 
 @pytest.fixture

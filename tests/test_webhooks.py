@@ -13,7 +13,7 @@ from standardwebhooks import Webhook
 
 from shared.queue import COLLECT_QUEUE
 from shared.settings import Settings
-from tests.test_api import refused, serve
+from tests.api_client import refused, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -1,0 +1,77 @@
+"""The real application over a test's own PostgreSQL and Redis, and a user of it; no worker runs."""
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import httpx
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from api.auth import development_token
+from api.main import create_app
+from shared import photos
+from shared.attempts import AttemptEnd
+from shared.disk_storage import DiskStorage
+from shared.models import AttemptOutcome, PhotoStatus
+from shared.photos import StoredFile
+from shared.settings import Settings
+from tests import photos as pictures
+
+
+@dataclass
+class Client:
+    """One user of one application."""
+
+    http: httpx.AsyncClient
+    settings: Settings
+    email: str = field(default_factory=lambda: f"{uuid4().hex}@example.com")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {development_token(self.settings, self.email)}"}
+
+    async def get(self, path: str, **headers: str) -> httpx.Response:
+        return await self.http.get(path, headers={**self.headers, **headers})
+
+    async def submit(
+        self, image: bytes | None = None, style: str | None = "CLASSIC", role: str | None = None, **headers: str
+    ) -> httpx.Response:
+        files = {"image": ("me.jpg", pictures.one_face() if image is None else image, "image/jpeg")}
+        data = {name: value for name, value in {"style": style, "role": role}.items() if value is not None}
+        return await self.http.post("/jobs", files=files, data=data, headers={**self.headers, **headers})
+
+    async def balance(self) -> int:
+        return int((await self.get("/me")).json()["credits"])
+
+
+async def serve(stack: AsyncExitStack, settings: Settings) -> httpx.AsyncClient:
+    app = create_app(settings)
+    await stack.enter_async_context(app.router.lifespan_context(app))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000"))
+
+
+def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    body: dict[str, Any] = answer.json()
+    assert (answer.status_code, body["code"], body["status"]) == (status, code, status)
+    assert answer.headers["content-type"] == "application/problem+json"
+    return body
+
+
+def finish(engine: Engine, settings: Settings, job: dict[str, Any], stored: int = 4) -> None:
+    """What workers would do: store the first photos, give up the rest."""
+    storage = DiskStorage(settings.data_dir / "objects")
+    for photo in job["photos"]:
+        with Session(engine) as session, session.begin():
+            claim = photos.claim(session, photo["id"], PhotoStatus.PENDING, 60)
+            assert claim is not None
+            attempt = photos.open_attempt(session, claim, "preview", "preview")
+            if photo["slot"] < stored:
+                key = photos.photo_key(claim, attempt)
+                storage.put(key, pictures.one_face(), "image/jpeg")
+                file = StoredFile(key, 512, 512, 1000, "0" * 64)
+                photos.store(session, claim, attempt, AttemptEnd(AttemptOutcome.SUCCEEDED), file)
+            else:
+                photos.give_up(session, claim, attempt, AttemptEnd(AttemptOutcome.FAILED, "moderated"))

@@ -1,0 +1,104 @@
+"""Following a job, listing, choosing, canceling, and the addresses of its pictures."""
+
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine, text
+
+from shared.settings import Settings
+from tests import photos as pictures
+from tests.api_client import Client, finish, refused
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_finished_job_shows_its_photos(client: Client, engine: Engine, settings: Settings) -> None:
+    job = (await client.submit()).json()
+    finish(engine, settings, job)
+    job = (await client.get(f"/jobs/{job['id']}")).json()
+    assert (job["status"], job["progress"]["done"], job["error"]) == ("COMPLETED", 4, None)
+    assert job["completed_at"] is not None
+    for photo in job["photos"]:
+        shown = await client.http.get(photo["url"])
+        assert (shown.status_code, shown.content) == (200, pictures.one_face())
+        assert "attachment" not in shown.headers.get("content-disposition", "")
+    saved = await client.http.get(job["photos"][0]["url"], params={"download": "1"})
+    assert saved.headers["content-disposition"] == 'attachment; filename="cuggu-1.jpg"'
+    assert "cost" not in str(job)
+
+
+@pytest.mark.parametrize(("stored", "status"), [(0, "FAILED"), (2, "PARTIAL")])
+async def test_a_job_that_failed_says_why_and_that_the_credit_is_back(
+    client: Client, engine: Engine, settings: Settings, stored: int, status: str
+) -> None:
+    job = (await client.submit()).json()
+    finish(engine, settings, job, stored)
+    job = (await client.get(f"/jobs/{job['id']}", **{"Accept-Language": "en"})).json()
+    assert (job["status"], job["progress"]["done"]) == (status, stored)
+    assert (job["error"]["code"], job["error"]["refunded"]) == ("moderated", True)
+    assert job["error"]["detail"].endswith("Your credit has been returned")
+    assert await client.balance() == 2
+
+
+async def test_an_unchanged_job_is_not_sent_again(client: Client, engine: Engine, settings: Settings) -> None:
+    job = (await client.submit()).json()
+    first = await client.get(f"/jobs/{job['id']}")
+    same = await client.get(f"/jobs/{job['id']}", **{"If-None-Match": first.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    finish(engine, settings, job)
+    changed = await client.get(f"/jobs/{job['id']}", **{"If-None-Match": first.headers["etag"]})
+    assert changed.json()["status"] == "COMPLETED"
+
+
+async def test_history_is_paged_newest_first(client: Client, stranger: Client, engine: Engine) -> None:
+    await client.get("/me")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE users SET credits = 10"))
+    submitted = [(await client.submit()).json()["id"] for _ in range(5)]
+    await stranger.submit()
+    seen: list[str] = []
+    cursor = ""
+    for _ in range(3):
+        page = (await client.get(f"/jobs?limit=2{cursor}")).json()
+        seen += [job["id"] for job in page["jobs"]]
+        cursor = f"&cursor={page['next_cursor']}"
+    assert page["next_cursor"] is None
+    assert page["remaining_credits"] == 5
+    assert seen == submitted[::-1]
+    refused(await client.get("/jobs?cursor=nonsense"), 400, "invalid_request")
+    refused(await client.get("/jobs?limit=0"), 400, "invalid_request")
+
+
+async def test_only_ones_own_stored_photo_can_be_chosen(
+    client: Client, stranger: Client, engine: Engine, settings: Settings
+) -> None:
+    job = (await client.submit()).json()
+    path, photo_id = f"/jobs/{job['id']}/selection", job["photos"][2]["id"]
+    early = await client.http.put(path, json={"photo_id": photo_id}, headers=client.headers)
+    refused(early, 409, "photo_not_stored")
+    finish(engine, settings, job)
+    chosen = await client.http.put(path, json={"photo_id": photo_id}, headers=client.headers)
+    assert chosen.json()["selected_photo_id"] == photo_id
+    refused(await client.http.put(path, json={"photo_id": str(uuid4())}, headers=client.headers), 404, "not_found")
+    refused(await client.http.put(path, json={"photo_id": photo_id}, headers=stranger.headers), 404, "not_found")
+    refused(await client.http.put(path, json={}, headers=client.headers), 400, "invalid_request")
+
+
+async def test_canceling_gives_the_credit_back_once(client: Client, stranger: Client) -> None:
+    job = (await client.submit()).json()
+    path = f"/jobs/{job['id']}/cancel"
+    refused(await client.http.post(path, headers=stranger.headers), 404, "not_found")
+    canceled = (await client.http.post(path, headers=client.headers)).json()
+    assert (canceled["status"], canceled["error"]["code"]) == ("CANCELED", "canceled")
+    refused(await client.http.post(path, headers=client.headers), 409, "job_ended")
+    assert await client.balance() == 2
+
+
+async def test_a_strangers_job_looks_like_none(client: Client, stranger: Client) -> None:
+    job = (await client.submit()).json()
+    refused(await stranger.get(f"/jobs/{job['id']}"), 404, "not_found")
+    refused(await stranger.get(f"/jobs/{uuid4()}"), 404, "not_found")
+    assert (await stranger.get("/jobs")).json()["jobs"] == []
+    refused(await stranger.get("/jobs/not-an-id"), 400, "invalid_request")
+    refused(await client.http.get(f"/media/{uuid4()}"), 404, "not_found")
+    refused(await client.http.get(f"/media/portraits/{uuid4()}"), 404, "not_found")
