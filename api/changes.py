@@ -9,7 +9,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shared.events import CHANNEL
+from shared.change_notes import CHANNEL
 
 # A note may be lost even while Redis is well: nobody waits longer than this without looking.
 LOOK_AGAIN_SECONDS = 5.0

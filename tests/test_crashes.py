@@ -16,8 +16,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
+from shared.change_notes import ChangeNotes
 from shared.disk_storage import DiskStorage
-from shared.events import ChangeNotes
 from shared.models import PhotoStatus
 from shared.photos import take_due
 from shared.settings import Settings

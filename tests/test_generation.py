@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from shared import attempts, jobs
 from shared.attempts import take_unclosed
+from shared.change_notes import ChangeNotes
 from shared.disk_storage import DiskStorage
 from shared.errors import StorageUnavailable
-from shared.events import ChangeNotes
 from shared.models import PhotoStatus
 from shared.photos import claim, take_due
 from shared.settings import Settings

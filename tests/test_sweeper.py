@@ -9,9 +9,9 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from shared import attempts, jobs, photos
+from shared.change_notes import ChangeNotes
 from shared.disk_storage import DiskStorage
 from shared.errors import StorageUnavailable
-from shared.events import ChangeNotes
 from shared.models import PhotoStatus
 from shared.queue import COLLECT_QUEUE, MAINTENANCE_QUEUE, START_QUEUE, JobQueue, make_celery
 from shared.settings import Settings

@@ -14,13 +14,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from shared import attempts, loose_objects, photos
 from shared.attempts import AttemptEnd, OpenAttempt
+from shared.change_notes import ChangeNotes
 from shared.errors import StorageUnavailable
-from shared.events import ChangeNotes
 from shared.jobs import Settlement, portrait_key
-from shared.models import AttemptOutcome, JobStatus, PhotoStatus
+from shared.models import AttemptOutcome, PhotoStatus
 from shared.photo_file import InvalidPhoto, PhotoFile, prepare_photo
 from shared.photos import Claim, LeaseLost, StoredFile, photo_key
 from shared.settings import Settings
+from shared.settlement_log import log_settlement
 from shared.storage import ObjectNotFound, ObjectStorage
 from shared.styles import Role, Style, build_prompt
 from worker.kept_lease import KeptLease
@@ -263,18 +264,6 @@ class Generation:
         if claim is None:
             log.debug("photo.not_due", photo_id=str(photo_id), expected=expected)
         return claim
-
-
-def log_settlement(settlement: Settlement) -> None:
-    """Say once how a job ended."""
-    level = {JobStatus.FAILED: log.error, JobStatus.PARTIAL: log.warning}.get(settlement.status, log.info)
-    level(
-        f"job.{settlement.status.lower()}",
-        job_id=str(settlement.job_id),
-        stored=settlement.stored,
-        error_code=settlement.error_code,
-        refunded=settlement.refunded_to is not None,
-    )
 
 
 def attempt_end(prediction: Prediction, error_code: str | None = None, error_detail: str | None = None) -> AttemptEnd:

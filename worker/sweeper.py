@@ -12,12 +12,12 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from shared import attempts, jobs, loose_objects, photos
-from shared.events import ChangeNotes
+from shared.change_notes import ChangeNotes
 from shared.models import PhotoStatus
 from shared.queue import COLLECT_QUEUE, START_QUEUE, JobQueue
 from shared.settings import Settings
+from shared.settlement_log import log_settlement
 from shared.storage import ObjectStorage
-from worker.generation import log_settlement
 
 # A queue this long keeps every worker busy until the next sweep; sending more would only pile up doubles of
 # messages that are waiting their turn.

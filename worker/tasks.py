@@ -6,8 +6,8 @@ from uuid import UUID
 from celery.signals import worker_init
 from sqlalchemy.orm import Session, sessionmaker
 
+from shared.change_notes import ChangeNotes
 from shared.database import make_engine
-from shared.events import ChangeNotes
 from shared.queue import CLOSE_ATTEMPT, COLLECT_PHOTO, DELETE_LOOSE_OBJECTS, START_PHOTO, SWEEP, JobQueue
 from shared.settings import get_settings
 from shared.storage import open_storage
