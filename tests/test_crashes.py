@@ -35,6 +35,8 @@ START = (
     "before commit of open_attempt",
     "after commit of open_attempt",
     "before start",
+    "before commit of renew",
+    "after commit of renew",
     "after start",
     "before commit of record_prediction",
     "after commit of record_prediction",

@@ -68,7 +68,7 @@ class SimulatedQueue:
 
     def _send(self, task: str, ids: Iterable[UUID], hinted: bool = False) -> bool:
         dice, now = self.world.dice, self.world.clock.seconds
-        for item in ids:
+        for item in sorted(ids):
             if dice.strikes("redis away"):
                 return False
             if dice.strikes("message lost"):
