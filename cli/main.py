@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import credits, demo, doctor, generate, serve, token
+from cli import audit, credits, demo, doctor, generate, jobs, serve, simulate, token
 
 app = typer.Typer(
     name="cuggu",
@@ -24,6 +24,9 @@ generate.register(app)
 token.register(app)
 credits.register(app)
 doctor.register(app)
+jobs.register(app)
+audit.register(app)
+simulate.register(app)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,75 @@
+"""`cuggu audit`: are the promises kept, over everything that is written down?"""
+
+import json as jsons
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cli.configuration import settings_here, stop
+from cli.database import database_of
+from shared.audit import Audit
+from shared.audit import audit as look_at_everything
+from shared.audit_findings import Finding
+from shared.errors import StorageUnavailable
+from shared.storage import open_storage
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(audit)
+
+
+def audit(
+    deep: Annotated[bool, typer.Option("--deep", help="Also read and decode every stored photo.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Prove the promises about credits, jobs, photos and files over all rows and objects; name all that offends.
+
+    Changes nothing, and can run beside everything else. Ends with status 1 if something offends, or if something
+    could not be looked at.
+    """
+    settings = settings_here()
+    with database_of(settings) as engine:
+        try:
+            storage = open_storage(settings)
+        except StorageUnavailable as error:
+            raise stop(f"The storage does not answer: {type(error.__cause__ or error).__name__}") from None
+        audited = look_at_everything(engine, storage, deep=deep)
+    if json:
+        typer.echo(jsons.dumps(_as_json(audited, deep), ensure_ascii=False, indent=2))
+    else:
+        _show(audited)
+    if not audited.proved:
+        raise typer.Exit(1)
+
+
+def _as_json(audited: Audit, deep: bool) -> dict[str, object]:
+    checks = [asdict(finding) | {"proved": finding.proved} for finding in audited.findings]
+    return {"proved": audited.proved, "deep": deep, "checks": checks}
+
+
+def _show(audited: Audit) -> None:
+    table = Table(box=None, pad_edge=False)
+    for title in ("", "promise", "what must hold"):
+        table.add_column(title, no_wrap=True)
+    for title in ("looked at", "offending"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for finding in audited.findings:
+        mark = "ok" if finding.proved else "WRONG" if finding.offences else "UNPROVED"
+        looked_at = f"{finding.looked_at:,} {finding.table}"
+        offending = "?" if finding.unproved else f"{len(finding.offences):,}"
+        table.add_row(mark, finding.promise, finding.says, looked_at, offending)
+    Console(width=max(140, Console().width), highlight=False).print(table)
+    for finding in audited.findings:
+        _show_offences(finding)
+
+
+def _show_offences(finding: Finding) -> None:
+    if finding.unproved is not None:
+        typer.echo(f"\n{finding.promise} is not proved: {finding.unproved}.")
+    if finding.offences:
+        typer.echo(f"\n{finding.promise}, {finding.says}. But:")
+    for offence in finding.offences:
+        typer.echo(f"  {offence.table} {offence.id}: {offence.says}")

@@ -1,0 +1,88 @@
+"""Prove the promises over everything that is written down: all rows, and every object of the storage.
+
+The rows are looked at in one snapshot, so that no change in the meantime can look like an offence. The objects
+change while they are listed: what looks wrong about one is looked at again before it is reported.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine, text
+
+from shared import audit_objects
+from shared.audit_findings import Finding, Offence
+from shared.audit_rows import CHECKS, Check
+from shared.errors import StorageUnavailable
+from shared.storage import ObjectStorage
+
+# Of one statement over the whole history; and of a listing's page, during which the transaction is idle.
+STATEMENT_SECONDS = 600
+IDLE_SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """All findings, in the order of the promises."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def proved(self) -> bool:
+        """Whether everything was looked at and nothing offends."""
+        return all(finding.proved for finding in self.findings)
+
+
+def audit(engine: Engine, storage: ObjectStorage, *, deep: bool = False) -> Audit:
+    """Look at everything; `deep` also reads and decodes every stored photo.
+
+    Takes two connections of the pool. A storage that does not answer leaves its findings unproved.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: the database does not answer, or is not ours.
+    """
+    with _snapshot(engine) as connection:
+        findings = [_prove(connection, check) for check in CHECKS]
+        objects = _prove_objects(connection, engine, storage)
+    if deep:
+        objects.append(_prove_photos_decode(engine, storage))
+    return Audit(tuple(sorted([*findings, *objects], key=lambda finding: finding.promise)))
+
+
+def _prove(connection: Connection, check: Check) -> Finding:
+    looked_at = connection.scalar(text(f"SELECT count(*) FROM {check.table}"))  # noqa: S608 - a word of ours
+    with connection.execution_options(yield_per=1000).execute(text(check.offenders)) as rows:
+        offences = tuple(Offence(check.table, str(row.id), str(row.says)) for row in rows)
+    return Finding(check.promise, check.says, check.table, looked_at or 0, offences)
+
+
+def _prove_objects(connection: Connection, engine: Engine, storage: ObjectStorage) -> list[Finding]:
+    try:
+        return audit_objects.prove_objects(connection, engine, storage)
+    except StorageUnavailable as error:
+        return audit_objects.unproved(_why(error))
+
+
+def _prove_photos_decode(engine: Engine, storage: ObjectStorage) -> Finding:
+    try:
+        return audit_objects.prove_photos_decode(engine, storage)
+    except StorageUnavailable as error:
+        return Finding("I2", audit_objects.DECODABLE, "photos", 0, (), unproved=_why(error))
+
+
+def _why(error: StorageUnavailable) -> str:
+    return f"the storage does not answer: {type(error.__cause__ or error).__name__}"
+
+
+@contextmanager
+def _snapshot(engine: Engine) -> Iterator[Connection]:
+    """Everything as it stood at one moment; read-only, and with more patience than a request has."""
+    with engine.connect() as fresh:
+        connection = fresh.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        for setting in (
+            f"statement_timeout = '{STATEMENT_SECONDS}s'",
+            f"idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'",
+            "work_mem = '64MB'",
+        ):
+            connection.execute(text(f"SET LOCAL {setting}"))
+        yield connection

@@ -1,0 +1,212 @@
+"""Prove that rows and objects belong together (I6), and that the photos which were paid for are there (I2).
+
+Two ordered streams are merged, the rows' keys and the storage's listing, so neither is ever in memory as a whole.
+Objects change while they are listed. What looks wrong is looked at again: rows, then the object, then rows once more;
+only what is wrong by every look is an offence.
+"""
+# ruff: noqa: S608 - all that is put into the statements are words of this file
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from heapq import merge
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, text
+
+from shared.audit_findings import Finding, Offence
+from shared.photo_file import InvalidPhoto, read_photo
+from shared.storage import ObjectInfo, ObjectNotFound, ObjectStorage
+
+WITHOUT_ROW = "every object is promised by a row, or is due to be deleted"
+WITHOUT_OBJECT = "every object that a row promises is there, and is not due to be deleted"
+WHOLE = "the photos whose credit was kept are there, at their full size"
+DECODABLE = "every stored photo is the file that was written, and decodes"
+
+# How long past its time a loose object may wait for its deletion (I6).
+LOOSE = "interval '15 minutes'"
+ROWS_PER_FETCH = 2000
+LOOKS_PER_BATCH = 500
+PHOTOS_PER_PAGE = 200
+READERS = 4
+
+# Keys in the order of their bytes, as the storage lists them. A photo's promise is the job's too where it was paid for.
+_PROMISES = f"""
+SELECT object_key AS key, 'photos' AS "table", photos.id::text AS id, size_bytes,
+    CASE WHEN jobs.status IN ('COMPLETED', 'CANCELED') THEN job_id::text END AS paid_by, false AS forgotten
+FROM photos JOIN jobs ON jobs.id = job_id WHERE object_key IS NOT NULL
+UNION ALL
+SELECT 'portraits/' || portrait_id, 'jobs', id::text, NULL, NULL, false
+FROM jobs WHERE portrait_deleted_at IS NULL
+UNION ALL
+SELECT object_key, 'loose_objects', object_key, NULL, NULL, delete_after < cuggu_now() - {LOOSE}
+FROM loose_objects
+"""
+_ALL = text(f'SELECT * FROM ({_PROMISES}) promise ORDER BY key COLLATE "C"')
+_OF_KEYS = text(f"SELECT * FROM ({_PROMISES}) promise WHERE key = ANY(:keys)")
+_PAGE = text(
+    "SELECT id, object_key, sha256 FROM photos WHERE status = 'STORED' AND id > :after ORDER BY id LIMIT :limit"
+)
+_PHOTO = text("SELECT id, object_key, sha256 FROM photos WHERE status = 'STORED' AND id = :id")
+
+
+class _Promise(NamedTuple):
+    key: str
+    table: str
+    id: str
+    size_bytes: int | None
+    paid_by: str | None  # the job whose credit was kept for this photo
+    forgotten: bool  # a loose object that should have been deleted long ago
+
+
+class _Photo(NamedTuple):
+    id: UUID
+    object_key: str
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """One offence against one of the three checks of this file."""
+
+    check: str
+    offence: Offence
+
+
+def prove_objects(snapshot: Connection, engine: Engine, storage: ObjectStorage) -> list[Finding]:
+    """Compare all rows with all objects. Raises StorageUnavailable."""
+    counts = {WITHOUT_ROW: 0, WITHOUT_OBJECT: 0, WHOLE: 0}
+    suspects: dict[str, set[_Wrong]] = {}
+    with snapshot.execution_options(yield_per=ROWS_PER_FETCH).execute(_ALL) as rows:
+        for key, promises, found in _side_by_side((_Promise(*row) for row in rows), storage.list("")):
+            counts[WITHOUT_ROW] += found is not None
+            counts[WITHOUT_OBJECT] += sum(promise.table != "loose_objects" for promise in promises)
+            counts[WHOLE] += sum(promise.paid_by is not None for promise in promises)
+            if wrong := set(_judge(key, promises, found)):
+                suspects[key] = wrong
+    wrongs = list(_looked_at_again(engine, storage, suspects))
+    return [
+        Finding(promise, check, table, counts[check], tuple(wrong.offence for wrong in wrongs if wrong.check == check))
+        for promise, check, table in _CHECKS
+    ]
+
+
+def unproved(why: str) -> list[Finding]:
+    """The findings of `prove_objects` when it could not be done."""
+    return [Finding(promise, check, table, 0, (), unproved=why) for promise, check, table in _CHECKS]
+
+
+def prove_photos_decode(engine: Engine, storage: ObjectStorage) -> Finding:
+    """Read and decode every stored photo, page by page and without an open transaction. Raises StorageUnavailable."""
+
+    def look(photo: _Photo) -> Offence | None:
+        says = _broken(storage, photo)
+        if says is None:
+            return None
+        with engine.connect() as connection:
+            again = connection.execute(_PHOTO, {"id": photo.id}).one_or_none()
+        # Deleted meanwhile, or replaced.
+        if again is None or (says := _broken(storage, _Photo(*again))) is None:
+            return None
+        return Offence("photos", str(photo.id), f"{photo.object_key}: {says}")
+
+    looked_at, offences = 0, list[Offence]()
+    with ThreadPoolExecutor(READERS) as readers:
+        for page in _pages(engine):
+            looked_at += len(page)
+            offences += [offence for offence in readers.map(look, page) if offence]
+    return Finding("I2", DECODABLE, "photos", looked_at, tuple(offences))
+
+
+_CHECKS = (("I2", WHOLE, "photos"), ("I6", WITHOUT_ROW, "objects"), ("I6", WITHOUT_OBJECT, "rows"))
+
+
+def _side_by_side(
+    promises: Iterable[_Promise], objects: Iterable[ObjectInfo]
+) -> Iterator[tuple[str, Sequence[_Promise], ObjectInfo | None]]:
+    """Each key once, with the rows that name it and its object; both streams come in the order of keys."""
+    for key, group in groupby(merge(promises, objects, key=attrgetter("key")), key=attrgetter("key")):
+        both = list(group)
+        found = next((item for item in both if isinstance(item, ObjectInfo)), None)
+        yield key, [item for item in both if isinstance(item, _Promise)], found
+
+
+def _judge(key: str, promises: Sequence[_Promise], found: ObjectInfo | None) -> Iterator[_Wrong]:
+    loose = [promise for promise in promises if promise.table == "loose_objects"]
+    kept = [promise for promise in promises if promise.table != "loose_objects"]
+    if found is not None and not kept:
+        if not loose:
+            yield _Wrong(WITHOUT_ROW, Offence("objects", key, "no row names it"))
+        elif loose[0].forgotten:
+            yield _Wrong(WITHOUT_ROW, Offence("objects", key, "it should have been deleted more than 15 minutes ago"))
+    for promise in kept:
+        if loose:
+            yield _Wrong(WITHOUT_OBJECT, Offence(promise.table, promise.id, f"{key} is due to be deleted"))
+        if len(kept) > 1:
+            yield _Wrong(WITHOUT_OBJECT, Offence(promise.table, promise.id, f"{key} is promised by another row too"))
+        if found is None:
+            yield _Wrong(WITHOUT_OBJECT, Offence(promise.table, promise.id, f"{key} is not there"))
+            if promise.paid_by:
+                yield _Wrong(WHOLE, Offence("jobs", promise.paid_by, f"its photo {promise.id} is not there"))
+        elif promise.size_bytes is not None and promise.size_bytes != found.size_bytes:
+            sizes = f"{key} has {found.size_bytes} bytes, not {promise.size_bytes}"
+            if promise.paid_by:
+                yield _Wrong(WHOLE, Offence("jobs", promise.paid_by, f"its photo {promise.id} is not whole: {sizes}"))
+            else:
+                yield _Wrong(WITHOUT_OBJECT, Offence(promise.table, promise.id, sizes))
+
+
+def _looked_at_again(engine: Engine, storage: ObjectStorage, suspects: dict[str, set[_Wrong]]) -> Iterator[_Wrong]:
+    """What is still wrong now. Rows before the object and after it: whoever moves either moves both in some order."""
+    keys = list(suspects)
+    for start in range(0, len(keys), LOOKS_PER_BATCH):
+        batch = keys[start : start + LOOKS_PER_BATCH]
+        before = _promises_of(engine, batch)
+        found = {key: _find(storage, key) for key in batch}
+        after = _promises_of(engine, batch)
+        for key in batch:
+            now = [set(_judge(key, promises.get(key, []), found[key])) for promises in (before, after)]
+            yield from sorted(suspects[key].intersection(*now), key=lambda wrong: (wrong.check, wrong.offence.id))
+
+
+def _promises_of(engine: Engine, keys: Sequence[str]) -> dict[str, list[_Promise]]:
+    promises: dict[str, list[_Promise]] = {}
+    with engine.connect() as connection:
+        for row in connection.execute(_OF_KEYS, {"keys": list(keys)}):
+            promises.setdefault(row.key, []).append(_Promise(*row))
+    return promises
+
+
+def _find(storage: ObjectStorage, key: str) -> ObjectInfo | None:
+    first = next(iter(storage.list(key)), None)  # a key comes before all that it begins
+    return first if first is not None and first.key == key else None
+
+
+def _pages(engine: Engine) -> Iterator[list[_Photo]]:
+    after = UUID(int=0)
+    while True:
+        with engine.connect() as connection:
+            rows = connection.execute(_PAGE, {"after": after, "limit": PHOTOS_PER_PAGE})
+            page = [_Photo(*row) for row in rows]
+        if not page:
+            return
+        yield page
+        after = page[-1].id
+
+
+def _broken(storage: ObjectStorage, photo: _Photo) -> str | None:
+    """What is wrong with the photo's file; None if nothing is."""
+    try:
+        body = storage.get(photo.object_key).body
+        read_photo(body)
+    except ObjectNotFound:
+        return "it is not there"
+    except InvalidPhoto as error:
+        return f"it does not decode: {error}"
+    if photo.sha256 is not None and sha256(body).hexdigest() != photo.sha256:
+        return "it is another file than the one that was written"
+    return None
