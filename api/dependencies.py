@@ -7,6 +7,7 @@ from uuid import UUID
 
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPBearer
+from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from api.auth import Authenticator, is_loopback
@@ -20,6 +21,7 @@ from shared.errors import Unauthorized
 from shared.queue import JobQueue
 from shared.settings import Settings
 from shared.storage import ObjectStorage
+from shared.styles import Role, Style
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Parts:
     changes: JobChanges
     queue: JobQueue
     webhooks: WebhookVerifier
+    redis: Redis
 
 
 def parts(request: Request) -> Parts:
@@ -62,12 +65,16 @@ UserDep = Annotated[UUID, Depends(current_user)]
 
 
 async def database_session(parts: PartsDep) -> AsyncIterator[AsyncSession]:
-    """For one short read or write; a route that writes says `async with session.begin()`."""
+    """For one short read or write; a route that writes says `async with session.begin()`.
+
+    It ends with the route and not, as FastAPI has it otherwise, with the last byte of the answer: a slow client
+    would hold a connection of the pool for as long as it reads.
+    """
     async with parts.sessions() as session:
         yield session
 
 
-SessionDep = Annotated[AsyncSession, Depends(database_session)]
+SessionDep = Annotated[AsyncSession, Depends(database_session, scope="function")]
 LanguageDep = Annotated[str, Depends(preferred_language)]
 
 
@@ -93,11 +100,8 @@ SUBMISSION_DOCS = {
                             "format": "binary",
                             "description": "one person's portrait: JPEG, PNG, WebP or HEIC, 10 MB at most",
                         },
-                        "style": {
-                            "type": "string",
-                            "enum": ["CLASSIC", "MODERN", "VINTAGE", "ROMANTIC", "CINEMATIC"],
-                        },
-                        "role": {"type": "string", "enum": ["GROOM", "BRIDE"]},
+                        "style": {"type": "string", "enum": [style.value for style in Style]},
+                        "role": {"type": "string", "enum": [role.value for role in Role]},
                     },
                 }
             }

@@ -79,7 +79,6 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         limits = RateLimits(settings, guard)
         storage = open_storage(settings)
         queue = JobQueue(make_celery(settings), settings.redis_url)
-        app.state.redis = redis
         app.state.parts = Parts(
             settings=settings,
             sessions=sessions,
@@ -89,6 +88,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             changes=changes,
             queue=queue,
             webhooks=WebhookVerifier(settings.replicate_webhook_secrets, redis, guard),
+            redis=redis,
             submitter=Submitter(
                 settings=settings,
                 sessions=sessions,

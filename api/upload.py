@@ -1,20 +1,17 @@
-"""Receive bodies in a bounded way: a submission's form holds never more bytes than a picture may have."""
+"""A submission as it comes over the wire: its form, bounded by what a picture may weigh."""
 
 from dataclasses import dataclass
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive
 
+from api.bounded_body import bounded_receive
 from shared.errors import FileTooLarge, InvalidRequest, MissingField, UnknownRole, UnknownStyle
 from shared.styles import Role, Style
 
 # What a form may weigh beside the picture: boundaries, headers, the short fields.
 FORM_OVERHEAD_BYTES = 64 * 1024
-# A refused upload is read on for this much and thrown away, so that a client that only listens after sending
-# hears the answer instead of a broken connection.
-DRAIN_BYTES = 20 * 1024 * 1024
 IDEMPOTENCY_KEY_MAX = 255
 
 
@@ -61,32 +58,9 @@ async def receive_submission(request: Request, max_bytes: int) -> Submission:
     return Submission(body, Style(style), Role(role) if role else None, key)
 
 
-async def bounded_body(request: Request, limit_bytes: int) -> bytes:
-    """The raw body. Raises FileTooLarge."""
-    return await Request(request.scope, _bounded(request, limit_bytes, limit_bytes)).body()
-
-
 async def _bounded_form(request: Request, max_bytes: int) -> FormData:
     try:
-        receive = _bounded(request, max_bytes + FORM_OVERHEAD_BYTES, max_bytes)
+        receive = bounded_receive(request, max_bytes + FORM_OVERHEAD_BYTES, max_bytes)
         return await Request(request.scope, receive).form(max_files=1, max_fields=10)
     except HTTPException as error:  # Starlette's word for a malformed multipart body
         raise InvalidRequest(reason=error.detail) from error
-
-
-def _bounded(request: Request, limit_bytes: int, told_bytes: int) -> Receive:
-    """The request's `receive`, raising FileTooLarge (which names `told_bytes`) once more than the limit came."""
-    received = 0
-
-    async def receive() -> Message:
-        nonlocal received
-        message = await request.receive()
-        received += len(message.get("body", b""))
-        if received > limit_bytes:
-            while message.get("more_body") and received < limit_bytes + DRAIN_BYTES:
-                message = await request.receive()
-                received += len(message.get("body", b""))
-            raise FileTooLarge(max_bytes=told_bytes)
-        return message
-
-    return receive

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+from fastapi import FastAPI
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
@@ -51,6 +52,14 @@ async def serve(stack: AsyncExitStack, settings: Settings) -> httpx.AsyncClient:
     await stack.enter_async_context(app.router.lifespan_context(app))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000"))
+
+
+def application(http: httpx.AsyncClient) -> FastAPI:
+    """The application behind a client that `serve` made."""
+    transport = http._transport
+    assert isinstance(transport, httpx.ASGITransport)
+    assert isinstance(transport.app, FastAPI)
+    return transport.app
 
 
 def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import redis
 import structlog
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,7 +20,7 @@ async def healthz() -> Response:
 
 
 @router.get("/readyz", include_in_schema=False)
-async def readyz(request: Request, parts: PartsDep) -> Response:
+async def readyz(parts: PartsDep) -> Response:
     """Whether requests can be served: the database must answer. Redis may be away; then things are slower."""
     answers = {"database": True, "redis": True}
     try:
@@ -30,7 +30,7 @@ async def readyz(request: Request, parts: PartsDep) -> Response:
         log.warning("database.unreachable", error=str(error))
         answers["database"] = False
     try:
-        await request.app.state.redis.ping()
+        await parts.redis.ping()
     except (redis.RedisError, OSError):
         answers["redis"] = False
     return JSONResponse(answers, 200 if answers["database"] else 503)

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic_core import to_json
 
 from api.dependencies import (
     SUBMISSION_DOCS,
@@ -17,6 +16,7 @@ from api.dependencies import (
     UserDep,
 )
 from api.job_view import etag, read_job, read_page
+from api.json_answer import json_answer
 from api.rate_limit import Allowance
 from api.schemas import JobOut, JobPage, ProblemOut, SelectionIn, SubmittedOut
 from shared import jobs
@@ -50,7 +50,9 @@ async def submit_job(
         headers["Idempotent-Replayed"] = "true"
     if job["status"] in ACTIVE_JOB:
         headers["Retry-After"] = str(POLL_AFTER_SECONDS)
-    return _json({**job, "remaining_credits": submitted.credits_left}, 200 if submitted.replayed else 202, headers)
+    return json_answer(
+        {**job, "remaining_credits": submitted.credits_left}, 200 if submitted.replayed else 202, headers
+    )
 
 
 @router.get("/jobs/{job_id}", responses={200: {"model": JobOut}, 304: {"description": "nothing has changed"}})
@@ -74,7 +76,7 @@ async def get_job(
         headers["Retry-After"] = str(POLL_AFTER_SECONDS)
     if tag == if_none_match:
         return Response(status_code=304, headers=headers)
-    return _json(job, 200, headers)
+    return json_answer(job, 200, headers)
 
 
 @router.get("/jobs")
@@ -124,8 +126,3 @@ def _allowance(allowance: Allowance | None) -> dict[str, str]:
         "RateLimit-Remaining": str(allowance.remaining),
         "RateLimit-Reset": str(allowance.reset_seconds),
     }
-
-
-def _json(body: dict[str, Any], status: int, headers: dict[str, str]) -> Response:
-    # Our own statement made this body: validating it again would cost more than making it.
-    return Response(to_json(body), status, headers, media_type="application/json")

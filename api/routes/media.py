@@ -8,21 +8,21 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy import select
 
-from api.dependencies import Parts, PartsDep, SessionDep
+from api.dependencies import Parts, PartsDep
 from shared.errors import NotFound
 from shared.jobs import portrait_key
 from shared.models import Job, Photo, PhotoStatus
-from shared.storage import ObjectNotFound
+from shared.storage import ObjectNotFound, attachment
 
 router = APIRouter(prefix="/media", tags=["media"])
 
 
 @router.get("/portraits/{portrait_id}", response_class=Response)
-async def get_portrait(portrait_id: UUID, parts: PartsDep, session: SessionDep) -> Response:
+async def get_portrait(portrait_id: UUID, parts: PartsDep) -> Response:
     """The portrait of a job, for as long as it is kept."""
-    known = await session.scalar(
-        select(Job.portrait_id).where(Job.portrait_id == portrait_id, Job.portrait_deleted_at.is_(None))
-    )
+    kept = select(Job.portrait_id).where(Job.portrait_id == portrait_id, Job.portrait_deleted_at.is_(None))
+    async with parts.sessions() as session:
+        known = await session.scalar(kept)
     if known is None:
         raise NotFound
     return await _serve(parts, portrait_key(portrait_id), None)
@@ -32,21 +32,19 @@ async def get_portrait(portrait_id: UUID, parts: PartsDep, session: SessionDep) 
 async def get_photo(
     photo_id: UUID,
     parts: PartsDep,
-    session: SessionDep,
     download: Annotated[bool, Query(description="save it as a file instead of showing it")] = False,
 ) -> Response:
     """A stored photo: 307 to a short-lived private address, or the file itself where it is on our disk."""
-    row = (
-        await session.execute(
-            select(Photo.object_key, Photo.slot).where(Photo.id == photo_id, Photo.status == PhotoStatus.STORED)
-        )
-    ).one_or_none()
+    stored = select(Photo.object_key, Photo.slot).where(Photo.id == photo_id, Photo.status == PhotoStatus.STORED)
+    async with parts.sessions() as session:
+        row = (await session.execute(stored)).one_or_none()
     if row is None:
         raise NotFound
     return await _serve(parts, row.object_key, f"cuggu-{row.slot + 1}.jpg" if download else None)
 
 
 async def _serve(parts: Parts, key: str, download_name: str | None) -> Response:
+    """To be called without a database session: a picture may take its reader minutes."""
     url = await to_thread.run_sync(lambda: parts.storage.signed_url(key, download_name=download_name))
     if url is not None:
         return RedirectResponse(url, 307, {"Cache-Control": "private, no-store"})
@@ -56,5 +54,5 @@ async def _serve(parts: Parts, key: str, download_name: str | None) -> Response:
         raise NotFound from error
     headers = {"Cache-Control": "private, max-age=300", "X-Content-Type-Options": "nosniff"}
     if download_name is not None:
-        headers["Content-Disposition"] = f'attachment; filename="{download_name}"'
+        headers["Content-Disposition"] = attachment(download_name)
     return Response(stored.body, media_type=stored.content_type, headers=headers)

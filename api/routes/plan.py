@@ -12,11 +12,11 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from pydantic_core import to_json
 
 from api.dependencies import SUBMISSION_DOCS, PartsDep, SessionDep, SubmissionDep, UserDep
 from api.errors import PROBLEMS
 from api.job_view import read_job, read_page
+from api.json_answer import json_answer
 from shared import jobs
 from shared.errors import NotFound
 from shared.models import ACTIVE_JOB, JobStatus
@@ -60,7 +60,7 @@ async def generate(request: Request, parts: PartsDep, user_id: UserDep, submissi
         return JSONResponse({"error": _SENTENCES["internal"]}, 500)
     row = _generation(request, job)
     data = {name: row[name] for name in ("id", "originalUrl", "generatedUrls", "style")}
-    return _json({"success": True, "data": {**data, "remainingCredits": balance}})
+    return json_answer({"success": True, "data": {**data, "remainingCredits": balance}})
 
 
 @router.get("/generations")
@@ -68,7 +68,7 @@ async def generations(request: Request, session: SessionDep, user_id: UserDep) -
     """The twenty newest jobs."""
     page = await read_page(session, user_id, HISTORY_LENGTH, None, "ko")
     rows = [{**_generation(request, job), "userId": user_id} for job in page.jobs]
-    return _json({"success": True, "data": rows, "remainingCredits": page.remaining_credits})
+    return json_answer({"success": True, "data": rows, "remainingCredits": page.remaining_credits})
 
 
 @router.post("/select")
@@ -80,7 +80,7 @@ async def select(request: Request, selection: SelectIn, session: SessionDep, use
         raise NotFound from error
     async with session.begin():
         await session.run_sync(jobs.select_photo, user_id, selection.generationId, photo_id)
-    return _json({"success": True, "data": {"selectedUrl": selection.selectedUrl}})
+    return json_answer({"success": True, "data": {"selectedUrl": selection.selectedUrl}})
 
 
 def plan_error(_request: Request, code: str, details: Mapping[str, Any]) -> JSONResponse:
@@ -106,7 +106,3 @@ def _generation(request: Request, job: dict[str, Any]) -> dict[str, Any]:
         "createdAt": job["created_at"],
         "completedAt": job["completed_at"],
     }
-
-
-def _json(body: dict[str, Any]) -> Response:
-    return Response(to_json(body), media_type="application/json")

@@ -6,8 +6,8 @@ import structlog
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
+from api.bounded_body import bounded_body
 from api.dependencies import PartsDep
-from api.upload import bounded_body
 
 # A prediction with its logs is some kilobytes; a picture inside it (a `data:` address) some hundred.
 WEBHOOK_MAX_BYTES = 5 * 1024 * 1024
