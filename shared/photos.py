@@ -32,6 +32,7 @@ class Claim:
 
     photo_id: UUID
     job_id: UUID
+    user_id: UUID
     slot: int
     lease_token: UUID
     style: str
@@ -69,12 +70,12 @@ def claim(
             Job.status.in_(ACTIVE_JOB),
         )
         .values(lease_token=token, next_check_at=_in(lease_seconds), sent_at=None)
-        .returning(Photo.job_id, Photo.slot, Job.style, Job.role, Job.portrait_id)
+        .returning(Photo.job_id, Job.user_id, Photo.slot, Job.style, Job.role, Job.portrait_id)
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if row is None:
         return None
-    return Claim(photo_id, row.job_id, row.slot, token, row.style, row.role, row.portrait_id)
+    return Claim(photo_id, row.job_id, row.user_id, row.slot, token, row.style, row.role, row.portrait_id)
 
 
 def renew(session: Session, claim: Claim, lease_seconds: float) -> None:

@@ -84,6 +84,8 @@ class Settings(BaseSettings):
     replicate_webhook_secrets: tuple[SecretStr, ...] = Field(
         (), description="whsec_...; two while one is being rotated; none: results are found by polling alone"
     )
+    replicate_creates_per_minute: int = Field(600, ge=1, description="Replicate's limit for creating predictions")
+    replicate_reads_per_minute: int = Field(3000, ge=1, description="Replicate's limit for every other request")
     photo_attempts_max: int = Field(3, ge=1, description="predictions a photo may cost before it is given up")
     job_deadline_seconds: int = Field(480, description="a job is settled from what it has after this long")
     check_interval_seconds: float = Field(2.0, description="how often a running prediction is asked about")

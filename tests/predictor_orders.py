@@ -14,6 +14,7 @@ def an_order(**changes: Any) -> PredictionOrder:
     values: dict[str, Any] = {
         "photo_id": uuid4(),
         "attempt_id": uuid4(),
+        "user_id": uuid4(),
         "seed": random.SystemRandom().randrange(2**31),  # not the generator that the test plugins seed alike
         "style": "CLASSIC",
         "slot": 0,

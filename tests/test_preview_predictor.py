@@ -31,6 +31,7 @@ def order_for(**changes: Any) -> PredictionOrder:
     order = PredictionOrder(
         photo_id=uuid4(),
         attempt_id=uuid4(),
+        user_id=uuid4(),
         seed=1234,
         style="CLASSIC",
         slot=0,
@@ -38,6 +39,7 @@ def order_for(**changes: Any) -> PredictionOrder:
         portrait_url=None,
         read_portrait=photos.one_face,
         webhook_url=None,
+        before_paying=lambda: None,
     )
     return replace(order, **changes)
 

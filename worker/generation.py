@@ -25,7 +25,17 @@ from shared.settlement_log import log_settlement
 from shared.storage import ObjectNotFound, ObjectStorage
 from shared.styles import Role, Style, build_prompt
 from worker.kept_lease import KeptLease
-from worker.predictor import Gone, Never, NotYet, Prediction, PredictionOrder, PredictionState, Predictor, Unknown
+from worker.predictor import (
+    Gone,
+    Never,
+    NotYet,
+    Paced,
+    Prediction,
+    PredictionOrder,
+    PredictionState,
+    Predictor,
+    Unknown,
+)
 
 SEARCH_AGAIN_SECONDS = 1.0  # between looks for a prediction whose create call's answer was lost
 STORAGE_AGAIN_SECONDS = 5.0  # the adapter has retried for seconds already
@@ -71,6 +81,10 @@ class Generation:
     # --- start
 
     def _start(self, claim: Claim) -> None:
+        if isinstance(self.predictor, Paced) and (wait := self.predictor.ready(claim.user_id)):
+            self._release(claim, wait.after_seconds)
+            log.info("photo.postponed", reason=wait.reason, after_seconds=wait.after_seconds)
+            return
         with self.sessions.begin() as session:
             attempt = photos.open_attempt(session, claim, self.predictor.name, self.predictor.model)
         try:
@@ -104,6 +118,7 @@ class Generation:
         return PredictionOrder(
             photo_id=claim.photo_id,
             attempt_id=attempt.id,
+            user_id=claim.user_id,
             seed=attempt.seed,
             style=claim.style,
             slot=claim.slot,

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 from uuid import UUID
 
 from shared.settings import Settings
+
+RequestKind = Literal["create", "other"]  # providers limit the two apart
 
 
 class PredictionState(StrEnum):
@@ -28,6 +30,7 @@ class PredictionOrder:
 
     photo_id: UUID
     attempt_id: UUID
+    user_id: UUID  # users share the provider's limits fairly
     seed: int  # 0 .. 2**31 - 1, unique among our attempts: the thread by which a lost prediction is found
     style: str
     slot: int  # 0..3: which of the four variations
@@ -116,12 +119,23 @@ class Predictor(Protocol):
         """One cheap call for `cuggu doctor`: what answered. Raises ConnectionError with what to do."""
 
 
+@runtime_checkable
+class Paced(Protocol):
+    """A predictor with limits of its own, which can say beforehand that a `start` would be refused for them."""
+
+    def ready(self, user_id: UUID) -> NotYet | None:
+        """None: the next `start` on this thread may go. Cheap: no call to the provider."""
+
+
 def open_predictor(settings: Settings) -> Predictor:
     """The adapter that the settings name."""
     if settings.predictor == "replicate":
+        from worker.budgeted_predictor import BudgetedPredictor  # noqa: PLC0415 - knows this module
+        from worker.provider_budget import ProviderBudget  # noqa: PLC0415 - knows this module
         from worker.replicate_predictor import ReplicatePredictor  # noqa: PLC0415 - imports the SDK
 
-        return ReplicatePredictor(settings)
+        budget = ProviderBudget(settings)
+        return BudgetedPredictor(ReplicatePredictor(settings, budget.note_limits, budget.penalise), budget)
     from worker.preview_predictor import PreviewPredictor  # noqa: PLC0415 - imports OpenCV
 
     return PreviewPredictor(settings)

@@ -15,6 +15,7 @@ import httpx
 
 ANSWER_MAX_BYTES = 64 * 1024 * 1024  # a page of 100 predictions may carry 100 portraits as data: addresses
 CONNECT_SECONDS = 2.0
+_REDUCED_TO = re.compile(r"reduced to (\d+) requests? per minute with a burst of (\d+)")
 _RESETS_IN = re.compile(r"resets in ~?(\d+(?:\.\d+)?)\s*s")
 _QUERY = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']+")
 
@@ -43,6 +44,12 @@ class Refused(Exception):
             except (TypeError, ValueError):
                 continue
         return 1.0
+
+    @property
+    def reduced_to(self) -> tuple[float, int] | None:
+        """Requests per minute and burst, where the vendor says that it has lowered our limit (its users' reports)."""
+        spoken = _REDUCED_TO.search(str(self.body.get("detail", "")))
+        return (max(float(spoken[1]), 1.0), max(int(spoken[2]), 1)) if spoken else None
 
 
 class AnswerTooLarge(httpx.TransportError):

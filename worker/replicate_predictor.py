@@ -15,7 +15,7 @@ import structlog
 from replicate.client import Client
 
 from shared.settings import Settings
-from worker.predictor import Gone, Never, NotYet, Prediction, PredictionOrder, PredictionState, Unknown
+from worker.predictor import Gone, Never, NotYet, Prediction, PredictionOrder, PredictionState, RequestKind, Unknown
 from worker.replicate_answers import moment, prediction_from
 from worker.replicate_http import Refused, SingleShotTransport, json_object
 from worker.replicate_models import model_named
@@ -51,18 +51,26 @@ class ReplicatePredictor:
     "there is none".
 
     Attributes:
-        limits: what the `ratelimit-*` headers last said, by kind of request: `create` and `other`. The same goes to
-            `on_limits`, on the calling thread.
+        limits: what the `ratelimit-*` headers last said, by kind of request.
+
+    Both hooks are called on the calling thread: `on_limits` with every answer's `ratelimit-*` headers, of which there
+    may be none, then `on_throttled` for a 429 with the seconds to wait and the lowered limit, where it names one, as
+    requests per minute and burst.
     """
 
     name = "replicate"
 
-    def __init__(self, settings: Settings, on_limits: Callable[[str, Mapping[str, str]], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        on_limits: Callable[[RequestKind, Mapping[str, str]], None] | None = None,
+        on_throttled: Callable[[RequestKind, float, tuple[float, int] | None], None] | None = None,
+    ) -> None:
         """Opens no connection. Raises ValueError for a model that is not in worker/replicate_models.py."""
         self._model = model_named(settings.replicate_model)
         self.model = self._model.name
-        self.limits: dict[str, Mapping[str, str]] = {}
-        self._on_limits = on_limits
+        self.limits: dict[RequestKind, Mapping[str, str]] = {}
+        self._on_limits, self._on_throttled = on_limits, on_throttled
         self._complained: set[int] = set()
         # Before one lease ends, an upload and the create after it must, or a fetch and the download after it.
         self._call_seconds = min(8.0, settings.lease_seconds / 2)
@@ -203,7 +211,12 @@ class ReplicatePredictor:
 
     def _request(self, method: str, path: str, until: float, **content: Any) -> dict[str, Any]:
         """One request and its JSON object. Raises Refused, httpx.HTTPError, or ValueError for another kind of body."""
-        response = self._client._request(method, path, extensions={"until": until}, **content)
+        try:
+            response = self._client._request(method, path, extensions={"until": until}, **content)
+        except Refused as refused:
+            if refused.status == 429 and self._on_throttled:
+                self._on_throttled(_kind(method, path), refused.retry_after_seconds, refused.reduced_to)
+            raise
         body = json_object(response.content)
         if body is None:
             raise ValueError("the answer is no JSON object")
@@ -211,13 +224,12 @@ class ReplicatePredictor:
         return body
 
     def _note_limits(self, request: httpx.Request, headers: httpx.Headers) -> None:
+        kind = _kind(request.method, request.url.path)
         said = {name: value for name, value in headers.items() if name.startswith("ratelimit-")}
         if said:
-            created = request.method == "POST" and request.url.path.endswith("/predictions")
-            kind = "create" if created else "other"
             self.limits[kind] = said
-            if self._on_limits:
-                self._on_limits(kind, said)
+        if self._on_limits:
+            self._on_limits(kind, said)
 
     def _portrait_address(self, order: PredictionOrder) -> str | NotYet | Never:
         """Where the model finds the portrait: the storage's own address, the picture itself, or an upload."""
@@ -276,6 +288,10 @@ class ReplicatePredictor:
         if webhook is None:
             return None if entry.get("model", self.model) == self.model else False
         return str(attempt_id) in str(webhook)
+
+
+def _kind(method: str, path: str) -> RequestKind:
+    return "create" if method == "POST" and path.endswith("/predictions") else "other"
 
 
 def _rfc3339(at: datetime) -> str:
