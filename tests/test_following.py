@@ -124,6 +124,7 @@ async def test_no_connection_to_the_database_is_held_while_anybody_waits_for_som
 
     async def sending(message: MutableMapping[str, Any]) -> None:
         held.append(pool.checkedout())
+        assert message.get("status", 200) == 200
 
     read = DiskStorage.get
     monkeypatch.setattr(DiskStorage, "get", reading)
@@ -134,7 +135,7 @@ async def test_no_connection_to_the_database_is_held_while_anybody_waits_for_som
             "method": "GET",
             "path": path,
             "query_string": b"",
-            "headers": request.headers.raw,
+            "headers": [(name.lower(), value) for name, value in request.headers.raw],
             "server": ("127.0.0.1", 8000),
         }
         await app(scope, blocked_receive, sending)
