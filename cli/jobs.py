@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from cli.configuration import settings_here, stop
 from cli.database import database_of
 from cli.job_story import Line, NoOneJob, Story, find_job, read_story
+from cli.unlogged import unlogged
 from shared.errors import StorageUnavailable
 from shared.free_retry import NotRetried, retry_free_of_charge
 from shared.models import Base
@@ -57,7 +58,7 @@ def retry(
     if not reason.strip():
         raise stop("Give a reason.", 2)
     queue = JobQueue(make_celery(settings), settings.redis_url)
-    with database_of(settings) as engine:
+    with unlogged(), database_of(settings) as engine:
         try:
             with Session(engine) as session:
                 failed_id = find_job(session, job_id)

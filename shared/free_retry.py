@@ -8,7 +8,6 @@ failed job and is unique: a job is retried once, whoever asks and however often.
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-import structlog
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
@@ -18,8 +17,6 @@ from shared.queue import JobQueue
 from shared.storage import ObjectNotFound, ObjectStorage
 
 _RETRIED_BEFORE = "Job {0} has been retried before; `cuggu jobs show {0}` tells more."
-
-log = structlog.get_logger()
 
 
 class NotRetried(Exception):
@@ -66,7 +63,6 @@ def retry_free_of_charge(
         with Session(engine) as session, session.begin():
             loose_objects.let_go(session, key)
         raise
-    log.info("job.retried", job_id=str(job_id), new_job_id=str(new_id), reason=reason)
     return Retried(new_id, queue.start_photos(photo_ids))
 
 
