@@ -12,9 +12,17 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.errors import Refusal
+from shared.errors import Refusal, Unavailable
+
+# A database that restarts, or a pool that is exhausted, is back within this more often than not.
+DATABASE_AGAIN_SECONDS = 5
+CLIENT_LEFT = 499  # nginx's word for a client that closed the connection before the answer
 
 log = structlog.get_logger()
 
@@ -32,6 +40,7 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
     {
         "unauthorized": Problem(401, "로그인이 필요합니다", "Unauthorized"),
         "not_found": Problem(404, "찾을 수 없습니다", "There is nothing here"),
+        "method_not_allowed": Problem(405, "이 주소에서는 쓸 수 없는 요청입니다", "This address takes other methods"),
         "missing_field": Problem(400, "사진과 스타일을 모두 보내주세요", "Image and style are required"),
         "unknown_style": Problem(400, "없는 스타일입니다", "There is no such style"),
         "unknown_role": Problem(400, "역할은 GROOM 또는 BRIDE여야 합니다", "The role must be GROOM or BRIDE"),
@@ -78,13 +87,13 @@ def sentence(code: str, language: str, details: Mapping[str, Any]) -> str:
 
 
 def preferred_language(request: Request) -> str:
-    """`ko` or `en` by Accept-Language; Korean unless English is asked for first."""
+    """`ko` or `en` by Accept-Language (RFC 9110, 12.5.4); Korean unless English is asked for first."""
     best, best_weight = "ko", 0.0
     for choice in request.headers.get("accept-language", "").split(","):
-        tag, _, weight_text = choice.partition(";q=")
-        language = tag.strip().lower()[:2]
+        tag, *parameters = (part.strip().lower() for part in choice.split(";"))
+        language = tag.partition("-")[0]
         try:
-            weight = float(weight_text or 1)
+            weight = next((float(part[2:]) for part in parameters if part.startswith("q=")), 1.0)
         except ValueError:
             continue
         if language in ("ko", "en") and weight > best_weight:
@@ -92,15 +101,20 @@ def preferred_language(request: Request) -> str:
     return best
 
 
+def problem_headers(code: str, details: Mapping[str, Any]) -> dict[str, str]:
+    """What goes with a code in whatever form its answer has."""
+    headers = {}
+    if "retry_after_seconds" in details:
+        headers["Retry-After"] = str(details["retry_after_seconds"])
+    if PROBLEMS[code].status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
+
+
 def problem_response(request: Request, code: str, details: Mapping[str, Any]) -> JSONResponse:
     """RFC 9457, with our `code` and the refusal's numbers beside the standard members."""
     problem = PROBLEMS[code]
     language = preferred_language(request)
-    headers = {"Content-Language": language}
-    if "retry_after_seconds" in details:
-        headers["Retry-After"] = str(details["retry_after_seconds"])
-    if problem.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
     body = {
         "type": "about:blank",
         "status": problem.status,
@@ -108,6 +122,7 @@ def problem_response(request: Request, code: str, details: Mapping[str, Any]) ->
         "detail": sentence(code, language, details),
         **details,
     }
+    headers = {"Content-Language": language, **problem_headers(code, details)}
     return JSONResponse(body, problem.status, headers, media_type="application/problem+json")
 
 
@@ -135,16 +150,56 @@ def install_error_renderer(app: FastAPI, other_forms: Mapping[str, Renderer]) ->
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
-        code = {401: "unauthorized", 404: "not_found"}.get(error.status_code, "invalid_request")
-        response = render(request, code, {})
-        response.status_code = error.status_code
+        code = {401: "unauthorized", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
+        response = render(request, code or "invalid_request", {})
+        response.headers.update(error.headers or {})  # such as Allow
         return response
 
-    async def crash(request: Request, error: Exception) -> Response:
-        log.error("request.crashed", path=request.url.path, exc_info=error)
-        return render(request, "internal", {})
+    async def database_away(request: Request, error: Exception) -> Response:
+        # Only the driver's own words: SQLAlchemy's carry the statement and its values.
+        log.error("database.unreachable", path=request.url.path, error=str(getattr(error, "orig", None) or error))
+        return render(request, Unavailable.code, {"retry_after_seconds": DATABASE_AGAIN_SECONDS})
+
+    async def client_left(request: Request, _error: Exception) -> Response:
+        log.info("client.left", path=request.url.path)
+        return Response(status_code=CLIENT_LEFT)  # which nobody hears
 
     app.add_exception_handler(Refusal, refuse)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, framework)
-    app.add_exception_handler(Exception, crash)
+    app.add_exception_handler(ClientDisconnect, client_left)
+    # A connection refused or lost, a statement or a lock that took too long; a pool with nothing to lend.
+    for away in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(away, database_away)
+    app.add_middleware(Crashes, render=render)
+
+
+class Crashes:
+    """Answers for what nobody expected, and logs it once, inside whatever names the request.
+
+    An exception handler would do it in Starlette's outermost layer, beyond the request's id, and raise it again.
+    """
+
+    def __init__(self, app: ASGIApp, render: Renderer) -> None:
+        self._app = app
+        self._render = render
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def note(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        except Exception as error:
+            request = Request(scope)
+            log.error("request.crashed", path=request.url.path, exc_info=error)
+            if started:
+                raise  # the server must break the connection: what was sent is not whole
+            await self._render(request, "internal", {})(scope, receive, send)

@@ -2,14 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from uuid import uuid4
 
-import structlog
 from fastapi import FastAPI
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import async_sessionmaker
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import Authenticator
 from api.changes import JobChanges
@@ -19,6 +15,7 @@ from api.faces import open_face_checker
 from api.rate_limit import RateLimits
 from api.redis_guard import TIMEOUT_SECONDS, RedisGuard
 from api.remembered_faces import RememberedFaces
+from api.request_id import RequestId
 from api.routes import health, jobs, me, media, plan, styles, webhooks
 from api.submission import Submitter
 from api.webhook_verifier import WebhookVerifier
@@ -53,7 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in (jobs, media, me, styles, plan, webhooks, health):
         app.include_router(module.router)
     install_error_renderer(app, {plan.PREFIX: plan.plan_error})
-    app.add_middleware(RequestId)
+    app.add_middleware(RequestId)  # last, and so around all that is there already
     return app
 
 
@@ -100,25 +97,3 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             ),
         )
         yield
-
-
-class RequestId:
-    """One id per request, in the log's context and in the answer; a proxy's own id is taken over."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("ascii", "ignore")
-        request_id = given if given.isalnum() and len(given) <= 64 else uuid4().hex
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
-            await send(message)
-
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            await self._app(scope, receive, send_with_id)

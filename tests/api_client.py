@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -60,6 +61,11 @@ def application(http: httpx.AsyncClient) -> FastAPI:
     assert isinstance(transport, httpx.ASGITransport)
     assert isinstance(transport.app, FastAPI)
     return transport.app
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """What our own code has logged since the test began."""
+    return [record.msg for record in caplog.records if isinstance(record.msg, dict)]
 
 
 def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from api.dependencies import SUBMISSION_DOCS, PartsDep, SessionDep, SubmissionDep, UserDep
-from api.errors import PROBLEMS
+from api.errors import PROBLEMS, problem_headers
 from api.job_view import read_job, read_page
 from api.json_answer import json_answer
 from shared import jobs
@@ -89,7 +89,7 @@ def plan_error(_request: Request, code: str, details: Mapping[str, Any]) -> JSON
     body: dict[str, Any] = {"error": _SENTENCES.get(code, problem.en)}
     if code == "insufficient_credits":
         body["balance"] = details["balance"]
-    return JSONResponse(body, problem.status)
+    return JSONResponse(body, problem.status, problem_headers(code, details))
 
 
 def _generation(request: Request, job: dict[str, Any]) -> dict[str, Any]:
