@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from api.auth import Authenticator
@@ -13,7 +12,7 @@ from api.dependencies import Parts
 from api.errors import install_error_renderer
 from api.faces import open_face_checker
 from api.rate_limit import RateLimits
-from api.redis_guard import TIMEOUT_SECONDS, RedisGuard
+from api.redis_guard import RedisGuard, impatient_redis
 from api.remembered_faces import RememberedFaces
 from api.request_id import RequestId
 from api.routes import health, jobs, me, media, plan, styles, webhooks
@@ -60,20 +59,17 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         engine = make_async_engine(settings.database_url)
         closing.push_async_callback(engine.dispose)
         sessions = async_sessionmaker(engine, expire_on_commit=False)
-        redis = Redis.from_url(
-            settings.redis_url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
-        )
+        redis = impatient_redis(settings.redis_url)
         closing.push_async_callback(redis.aclose)
-        # A subscription is silent for as long as nothing changes, so it must not time out on reading.
-        subscriber = Redis.from_url(settings.redis_url, socket_connect_timeout=TIMEOUT_SECONDS)
+        subscriber = impatient_redis(settings.redis_url)
         closing.push_async_callback(subscriber.aclose)
-        changes = JobChanges(subscriber)
+        guard = RedisGuard()
+        changes = JobChanges(redis, subscriber, guard)
         await changes.start()
         closing.push_async_callback(changes.stop)
         face_checker = open_face_checker(settings)
         closing.push_async_callback(face_checker.close)
-        guard = RedisGuard()
-        limits = RateLimits(settings, guard)
+        limits = RateLimits(settings, redis, guard)
         storage = open_storage(settings)
         queue = JobQueue(make_celery(settings), settings.redis_url)
         app.state.parts = Parts(

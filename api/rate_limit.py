@@ -11,8 +11,9 @@ from uuid import UUID
 from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
+from redis.asyncio import Redis
 
-from api.redis_guard import TIMEOUT_SECONDS, RedisGuard
+from api.redis_guard import RedisGuard
 from shared.errors import RateLimited
 from shared.settings import Settings
 
@@ -27,14 +28,13 @@ class Allowance:
 
 
 class RateLimits:
-    def __init__(self, settings: Settings, guard: RedisGuard) -> None:
+    def __init__(self, settings: Settings, redis: Redis, guard: RedisGuard) -> None:
         self._guard = guard
         storage = RedisStorage(
             f"async+{settings.redis_url}",
             implementation="redispy",
             key_prefix="cuggu:rate",
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
+            connection_pool=redis.connection_pool,  # type: ignore[arg-type]  # hinted as plain options only
         )
         self._limiter = MovingWindowRateLimiter(storage)
         window = settings.rate_window_seconds

@@ -1,6 +1,9 @@
 """The real application over a test's own PostgreSQL and Redis, and a user of it; no worker runs."""
 
-from contextlib import AsyncExitStack
+import asyncio
+import socket
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -66,6 +69,43 @@ def application(http: httpx.AsyncClient) -> FastAPI:
 def events(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     """What our own code has logged since the test began."""
     return [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+
+
+@contextmanager
+def hanging_server() -> Iterator[str]:
+    """The address of a server that lets everybody connect and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Return when the condition holds. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what it looks at calls nobody
+            await asyncio.sleep(0.01)
+
+
+async def leaving(http: httpx.AsyncClient, request: httpx.Request, left: asyncio.Event) -> None:
+    """Send a request as a client that closes the connection when `left` is set; ends when the application has."""
+    messages = [{"type": "http.request", "body": await request.aread(), "more_body": False}]
+
+    async def receive() -> MutableMapping[str, Any]:
+        if messages:
+            return messages.pop()
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_message: MutableMapping[str, Any]) -> None: ...
+
+    scope = {
+        "type": "http",
+        "method": request.method,
+        "path": request.url.path,
+        "query_string": request.url.query,
+        "headers": [(name.lower(), value) for name, value in request.headers.raw],
+        "server": ("127.0.0.1", 8000),
+    }
+    await application(http)(scope, receive, send)
 
 
 def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -1,18 +1,24 @@
 """Following a job, listing, choosing, canceling, and the addresses of its pictures."""
 
 import asyncio
+import time
 from collections.abc import MutableMapping
+from contextlib import AsyncExitStack
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import httpx
 import pytest
+from redis import Redis
 from sqlalchemy import Engine, text
 
+from api.job_view import read_job
+from shared.change_notes import CHANNEL, ChangeNotes
 from shared.disk_storage import DiskStorage
 from shared.settings import Settings
 from shared.storage import StoredObject
 from tests import photos as pictures
-from tests.api_client import Client, application, finish, refused
+from tests.api_client import Client, application, events, finish, hanging_server, leaving, refused, serve, until
 
 pytestmark = pytest.mark.anyio
 
@@ -55,6 +61,115 @@ async def test_an_unchanged_job_is_not_sent_again(client: Client, engine: Engine
     assert changed.json()["status"] == "COMPLETED"
 
 
+@pytest.mark.parametrize(
+    ("known", "same"),
+    [
+        ("{tag}", True),
+        ("W/{tag}", True),
+        ('"other", {tag}', True),
+        ('W/"other" ,W/{tag}', True),
+        ("*", True),
+        ('"other"', False),
+        ('W/"other"', False),
+    ],
+)
+async def test_a_tag_is_known_however_proxies_write_it(client: Client, known: str, same: bool) -> None:
+    path = f"/jobs/{(await client.submit()).json()['id']}"
+    tag = (await client.get(path)).headers["etag"]
+    answer = await client.get(path, **{"If-None-Match": known.format(tag=tag)})
+    assert (answer.status_code, answer.headers["etag"]) == (304 if same else 200, tag)
+
+
+@pytest.mark.parametrize("known", [None, "W/{tag}", "*"])
+async def test_an_answer_is_held_while_nothing_changes(client: Client, known: str | None) -> None:
+    path = f"/jobs/{(await client.submit()).json()['id']}"
+    tag = (await client.get(path)).headers["etag"]
+    began = time.monotonic()
+    answer = await client.get(f"{path}?wait=0.4", **{"If-None-Match": known.format(tag=tag)} if known else {})
+    assert time.monotonic() - began >= 0.4
+    assert answer.status_code == (304 if known else 200)
+
+
+async def test_what_is_not_known_or_has_ended_is_not_waited_for(client: Client) -> None:
+    path = f"/jobs/{(await client.submit()).json()['id']}"
+    async with asyncio.timeout(20):
+        assert (await client.get(f"{path}?wait=60", **{"If-None-Match": '"other"'})).status_code == 200
+        await client.http.post(f"{path}/cancel", headers=client.headers)
+        assert (await client.get(f"{path}?wait=60")).json()["status"] == "CANCELED"
+
+
+async def held(client: Client, job: dict[str, Any], seconds: int = 60) -> "asyncio.Task[httpx.Response]":
+    """A request that waits for a change of the job, once it does."""
+    changes = application(client.http).state.parts.changes
+    waiting = asyncio.create_task(client.get(f"/jobs/{job['id']}?wait={seconds}"))
+    await until(lambda: UUID(job["id"]) in changes._watches)
+    await asyncio.sleep(0.2)  # so that it has looked: were it late, it would only make the test easier
+    return waiting
+
+
+async def test_a_note_ends_the_wait_at_once(client: Client, engine: Engine, settings: Settings) -> None:
+    changes = application(client.http).state.parts.changes
+    await until(lambda: changes.listening)
+    job = (await client.submit()).json()
+    waiting = await held(client, job)
+    finish(engine, settings, job)
+    began = time.monotonic()
+    ChangeNotes(settings.redis_url).tell(UUID(job["id"]))
+    assert (await waiting).json()["status"] == "COMPLETED"
+    assert time.monotonic() - began < 1
+
+
+async def test_without_redis_a_change_is_noticed_by_looking(engine: Engine, settings: Settings) -> None:
+    alone = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    async with AsyncExitStack() as stack:
+        client = Client(await serve(stack, alone), alone)
+        job = (await client.submit()).json()
+        waiting = await held(client, job)
+        finish(engine, settings, job)
+        began = time.monotonic()
+        assert (await waiting).json()["status"] == "COMPLETED"
+        assert time.monotonic() - began < 3
+
+
+async def test_a_change_between_the_look_and_the_wait_is_not_missed(
+    client: Client, engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = application(client.http).state.parts.changes
+    await until(lambda: changes.listening)
+    job = (await client.submit()).json()
+    looks: list[str] = []
+
+    async def look(*of: Any) -> dict[str, Any]:
+        seen = await read_job(*of)
+        looks.append(seen["status"])
+        if len(looks) == 1:
+            finish(engine, settings, job)
+            changes._wake(job["id"])
+        return seen
+
+    monkeypatch.setattr("api.routes.jobs.read_job", look)
+    began = time.monotonic()
+    answer = await client.get(f"/jobs/{job['id']}?wait=60")
+    assert time.monotonic() - began < 3
+    assert (answer.json()["status"], looks) == ("COMPLETED", ["QUEUED", "COMPLETED"])
+
+
+async def test_a_client_that_left_is_not_waited_for(client: Client) -> None:
+    changes = application(client.http).state.parts.changes
+    await until(lambda: changes.listening)
+    job = (await client.submit()).json()
+    left = asyncio.Event()
+    request = client.http.build_request("GET", f"/jobs/{job['id']}?wait=60", headers=client.headers)
+    waiting = asyncio.create_task(leaving(client.http, request, left))
+    await until(lambda: UUID(job["id"]) in changes._watches)
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    left.set()
+    async with asyncio.timeout(1):
+        await waiting
+    assert changes._watches == {}
+
+
 async def test_history_is_paged_newest_first(client: Client, stranger: Client, engine: Engine) -> None:
     await client.get("/me")
     with engine.begin() as connection:
@@ -87,6 +202,35 @@ async def test_only_ones_own_stored_photo_can_be_chosen(
     refused(await client.http.put(path, json={"photo_id": str(uuid4())}, headers=client.headers), 404, "not_found")
     refused(await client.http.put(path, json={"photo_id": photo_id}, headers=stranger.headers), 404, "not_found")
     refused(await client.http.put(path, json={}, headers=client.headers), 400, "invalid_request")
+
+
+async def test_a_cancellation_is_logged_and_told_to_whoever_waits(
+    client: Client, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = (await client.submit()).json()
+    waiting = await held(client, job)
+    with Redis.from_url(settings.redis_url) as redis, redis.pubsub() as notes:
+        notes.subscribe(CHANNEL)
+        assert notes.get_message(timeout=5) is not None
+        began = time.monotonic()
+        await client.http.post(f"/jobs/{job['id']}/cancel", headers=client.headers)
+        assert (await waiting).json()["status"] == "CANCELED"
+        assert time.monotonic() - began < 2
+        # Other processes' clients wait, too.
+        await until(lambda: (notes.get_message(timeout=0.05) or {}).get("data") == job["id"].encode(), 5)
+    (settled,) = (entry for entry in events(caplog) if entry["event"] == "job.canceled")
+    assert (settled["job_id"], settled["refunded"], settled["level"]) == (job["id"], True, "info")
+
+
+async def test_a_hanging_redis_does_not_hold_a_cancellation(settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        alone = settings.model_copy(update={"redis_url": f"redis://{stack.enter_context(hanging_server())}/0"})
+        client = Client(await serve(stack, alone), alone)
+        job = (await client.submit()).json()
+        began = time.monotonic()
+        answer = await client.http.post(f"/jobs/{job['id']}/cancel", headers=client.headers)
+        assert time.monotonic() - began < 2
+    assert answer.json()["status"] == "CANCELED"
 
 
 async def test_canceling_gives_the_credit_back_once(client: Client, stranger: Client) -> None:

@@ -1,14 +1,17 @@
 """The three routes of the product's first plan, with its bodies and its words."""
 
+import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from sqlalchemy import Engine, text
 
 from shared.settings import Settings
 from tests import photos as pictures
-from tests.api_client import Client, finish
+from tests.api_client import Client, finish, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -47,3 +50,62 @@ async def test_the_plans_routes_refuse_in_the_plans_words(client: Client, strang
     with engine.begin() as connection:
         connection.execute(text("UPDATE users SET credits = 0"))
     assert await generate(pictures.one_face()) == (402, {"error": "Insufficient credits", "balance": 0})
+
+
+async def generate(client: Client, **headers: str) -> httpx.Response:
+    files = {"image": ("me.jpg", pictures.one_face(), "image/jpeg")}
+    return await client.http.post(
+        "/api/ai/generate", files=files, data={"style": "CLASSIC"}, headers={**client.headers, **headers}
+    )
+
+
+async def begun(client: Client) -> dict[str, Any]:
+    """The job of a submission that is under way, once it has been accepted."""
+    async with asyncio.timeout(20):
+        while not (jobs := (await client.get("/jobs")).json()["jobs"]):  # noqa: ASYNC110 - asks over HTTP
+            await asyncio.sleep(0.02)
+    return dict(jobs[0])
+
+
+async def test_generate_waits_for_the_photos(client: Client, engine: Engine, settings: Settings) -> None:
+    waiting = asyncio.create_task(generate(client))
+    job = await begun(client)
+    finish(engine, settings, job)
+    answer = (await waiting).json()
+    assert (answer["success"], answer["data"]["id"], answer["data"]["remainingCredits"]) == (True, job["id"], 1)
+    assert len(answer["data"]["generatedUrls"]) == 4
+
+
+async def test_generate_that_fails_says_so(client: Client, engine: Engine, settings: Settings) -> None:
+    waiting = asyncio.create_task(generate(client))
+    job = await begun(client)
+    finish(engine, settings, job, stored=0)
+    answer = await waiting
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "AI 생성 중 오류가 발생했습니다", "generationId": job["id"]}
+
+
+async def test_generate_never_calls_half_a_job_a_success(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.routes.plan.WAIT_SECONDS", 0.1)
+    answer = await generate(client)
+    assert answer.status_code == 504
+    told = answer.json()
+    assert set(told) == {"error", "generationId"}
+    history = (await client.get("/api/ai/generations")).json()["data"]
+    assert [(row["id"], row["status"]) for row in history] == [(told["generationId"], "QUEUED")]
+
+
+async def test_addresses_are_ours_whatever_the_host_header_says(client: Client, settings: Settings) -> None:
+    await client.submit()
+    row = (await client.get("/api/ai/generations", Host="evil.example")).json()["data"][0]
+    assert row["originalUrl"].startswith(f"{settings.public_url}/media/portraits/")
+
+
+async def test_being_told_to_come_back_includes_when(settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        limited = settings.model_copy(update={"uploads_per_window": 1})
+        client = Client(await serve(stack, limited), limited)
+        await client.submit(b"not an image")
+        answer = await generate(client)
+    assert (answer.status_code, answer.json()) == (429, {"error": "Rate limit exceeded"})
+    assert 0 < int(answer.headers["retry-after"]) <= 600

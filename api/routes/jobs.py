@@ -1,5 +1,6 @@
 """Submit a job, follow it, list, choose, cancel."""
 
+import re
 import time
 from typing import Annotated, Any
 from uuid import UUID
@@ -21,8 +22,10 @@ from api.rate_limit import Allowance
 from api.schemas import JobOut, JobPage, ProblemOut, SelectionIn, SubmittedOut
 from shared import jobs
 from shared.models import ACTIVE_JOB
+from shared.settlement_log import log_settlement
 
 POLL_AFTER_SECONDS = 2  # what we ask clients to wait between polls
+_TAG = re.compile(r'"[^"]*"')
 
 router = APIRouter(tags=["jobs"], responses={"4XX": {"model": ProblemOut}, "5XX": {"model": ProblemOut}})
 
@@ -57,6 +60,7 @@ async def submit_job(
 
 @router.get("/jobs/{job_id}", responses={200: {"model": JobOut}, 304: {"description": "nothing has changed"}})
 async def get_job(
+    request: Request,
     job_id: UUID,
     parts: PartsDep,
     user_id: UserDep,
@@ -65,16 +69,19 @@ async def get_job(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The job as it is. With `wait`, as soon as it differs from `If-None-Match` (or from now)."""
-    job, tag = await _read(parts, user_id, job_id, language)
-    known = if_none_match or tag
     until = time.monotonic() + wait
-    while tag == known and job["status"] in ACTIVE_JOB and (left := until - time.monotonic()) > 0:
-        await parts.changes.wait(job_id, left)
+    async with parts.changes.watching(job_id, request) as watch:
         job, tag = await _read(parts, user_id, job_id, language)
+        known = _tags(if_none_match) or {tag}
+        while tag in known and job["status"] in ACTIVE_JOB and (left := until - time.monotonic()) > 0:
+            await watch.next(left)
+            if watch.client_left:
+                break
+            job, tag = await _read(parts, user_id, job_id, language)
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept-Language, Authorization"}
     if job["status"] in ACTIVE_JOB:
         headers["Retry-After"] = str(POLL_AFTER_SECONDS)
-    if tag == if_none_match:
+    if if_none_match is not None and tag in known:
         return Response(status_code=304, headers=headers)
     return json_answer(job, 200, headers)
 
@@ -108,7 +115,9 @@ async def cancel_job(
 ) -> JobOut:
     """Stop the job. The credit comes back unless a photo had been stored already; that photo stays yours."""
     async with session.begin():
-        await session.run_sync(jobs.cancel, user_id, job_id)
+        settlement = await session.run_sync(jobs.cancel, user_id, job_id)
+    log_settlement(settlement)
+    await parts.changes.tell(job_id)
     return JobOut.model_validate(await read_job(session, user_id, job_id, language))
 
 
@@ -116,6 +125,14 @@ async def _read(parts: Parts, user_id: UUID, job_id: UUID, language: str) -> tup
     async with parts.sessions() as session:
         job = await read_job(session, user_id, job_id, language)
     return job, etag(job)
+
+
+def _tags(if_none_match: str | None) -> set[str]:
+    """The entity tags of an If-None-Match; none for `*`, which stands for whatever there is.
+
+    Compared weakly (RFC 9110, 13.1.2): a proxy that compresses the answer has put `W/` before the tag.
+    """
+    return set(_TAG.findall(if_none_match or ""))
 
 
 def _allowance(allowance: Allowance | None) -> dict[str, str]:

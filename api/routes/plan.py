@@ -20,6 +20,7 @@ from api.json_answer import json_answer
 from shared import jobs
 from shared.errors import NotFound
 from shared.models import ACTIVE_JOB, JobStatus
+from shared.settings import Settings
 
 WAIT_SECONDS = 120
 HISTORY_LENGTH = 20
@@ -34,6 +35,7 @@ _SENTENCES = {
     "not_found": "Generation not found",
     "storage_unavailable": "AI 생성 중 오류가 발생했습니다",
 }
+_STILL_AT_IT = "사진을 아직 만들고 있습니다. 잠시 후 내역에서 확인해주세요"
 
 router = APIRouter(prefix=PREFIX, tags=["plan"])
 
@@ -45,34 +47,38 @@ class SelectIn(BaseModel):
 
 @router.post("/generate", openapi_extra=SUBMISSION_DOCS)
 async def generate(request: Request, parts: PartsDep, user_id: UserDep, submission: SubmissionDep) -> Response:
-    """Submit a job and wait for its end, at most two minutes; the job goes on if the wait ends first."""
+    """Submit a job and wait for its end, at most two minutes. Then it answers 504, and the job goes on."""
     submitted = await parts.submitter.submit(user_id, submission)
     until = time.monotonic() + WAIT_SECONDS
-    while True:
-        async with parts.sessions() as session:
-            job = await read_job(session, user_id, submitted.job_id, "ko")
-            balance = (await read_page(session, user_id, 1, None, "ko")).remaining_credits
-        left = until - time.monotonic()
-        if job["status"] not in ACTIVE_JOB or left <= 0:
-            break
-        await parts.changes.wait(submitted.job_id, left)
-    if job["status"] not in (JobStatus.COMPLETED, *ACTIVE_JOB):
-        return JSONResponse({"error": _SENTENCES["internal"]}, 500)
-    row = _generation(request, job)
+    async with parts.changes.watching(submitted.job_id, request) as watch:
+        while True:
+            async with parts.sessions() as session:
+                job = await read_job(session, user_id, submitted.job_id, "ko")
+                balance = (await read_page(session, user_id, 1, None, "ko")).remaining_credits
+            left = until - time.monotonic()
+            if job["status"] not in ACTIVE_JOB or left <= 0 or watch.client_left:
+                break
+            await watch.next(left)
+    if job["status"] in ACTIVE_JOB:
+        # The page would take a success for the end. With the id it finds the photos in its history.
+        return json_answer({"error": _STILL_AT_IT, "generationId": submitted.job_id}, 504)
+    if job["status"] != JobStatus.COMPLETED:
+        return json_answer({"error": _SENTENCES["internal"], "generationId": submitted.job_id}, 500)
+    row = _generation(parts.settings, job)
     data = {name: row[name] for name in ("id", "originalUrl", "generatedUrls", "style")}
     return json_answer({"success": True, "data": {**data, "remainingCredits": balance}})
 
 
 @router.get("/generations")
-async def generations(request: Request, session: SessionDep, user_id: UserDep) -> Response:
+async def generations(parts: PartsDep, session: SessionDep, user_id: UserDep) -> Response:
     """The twenty newest jobs."""
     page = await read_page(session, user_id, HISTORY_LENGTH, None, "ko")
-    rows = [{**_generation(request, job), "userId": user_id} for job in page.jobs]
+    rows = [{**_generation(parts.settings, job), "userId": user_id} for job in page.jobs]
     return json_answer({"success": True, "data": rows, "remainingCredits": page.remaining_credits})
 
 
 @router.post("/select")
-async def select(request: Request, selection: SelectIn, session: SessionDep, user_id: UserDep) -> Response:
+async def select(selection: SelectIn, session: SessionDep, user_id: UserDep) -> Response:
     """Choose a photo by its address."""
     try:
         photo_id = UUID(selection.selectedUrl.rstrip("/").rpartition("/")[2])
@@ -92,8 +98,9 @@ def plan_error(_request: Request, code: str, details: Mapping[str, Any]) -> JSON
     return JSONResponse(body, problem.status, problem_headers(code, details))
 
 
-def _generation(request: Request, job: dict[str, Any]) -> dict[str, Any]:
-    base = str(request.base_url).rstrip("/")
+def _generation(settings: Settings, job: dict[str, Any]) -> dict[str, Any]:
+    # Never from the Host header, which anybody may write as they like.
+    base = settings.public_url.rstrip("/")
     urls = {str(photo["id"]): base + photo["url"] for photo in job["photos"] if photo["url"]}
     return {
         "id": job["id"],
