@@ -41,12 +41,11 @@ _TO_UPRIGHT = {
 
 @dataclass(frozen=True, slots=True)
 class Portrait:
-    """An upright sRGB JPEG of at most 6 MB without any metadata, and the hash of what it was made from."""
+    """An upright sRGB JPEG of at most 6 MB without any metadata."""
 
     jpeg: bytes
     width: int
     height: int
-    upload_sha256: str  # hex, of the upload as it came
     jpeg_sha256: str  # hex, of `jpeg`
 
 
@@ -77,7 +76,7 @@ def read_portrait(upload: bytes, *, max_pixels: int, longest_side_px: int) -> Po
         raise InvalidImage(reason="too_many_pixels") from error
     except Exception as error:  # whatever a decoder raises over a hostile file, the file is at fault
         raise InvalidImage(reason="broken") from error
-    return Portrait(jpeg, picture.width, picture.height, sha256(upload).hexdigest(), sha256(jpeg).hexdigest())
+    return Portrait(jpeg, picture.width, picture.height, sha256(jpeg).hexdigest())
 
 
 def _format(upload: bytes) -> str:

@@ -71,7 +71,7 @@ class Submitter:
         Raises:
             Refusal: of any kind that the HTTP contract lists for a submission; nothing was charged.
         """
-        fingerprint = _fingerprint(submission)
+        fingerprint = await to_thread.run_sync(_fingerprint, submission)  # of up to 10 MB: tens of milliseconds
         replayed = await self._earlier(user_id, submission.idempotency_key, fingerprint)
         if replayed is not None:
             return replayed
@@ -80,7 +80,6 @@ class Submitter:
         await self._limits.check_submission(user_id)
         await self._check_credits(user_id)
         await self._check_face(portrait)
-        await self._limits.count_submission(user_id)
         return await self._accept(user_id, submission, fingerprint, portrait)
 
     async def _earlier(self, user_id: UUID, key: str | None, fingerprint: str) -> Submitted | None:
@@ -143,6 +142,8 @@ class Submitter:
             deadline_seconds=self._settings.job_deadline_seconds,
         )
         try:
+            # As late as a step that needs no transaction can be: a refusal or an outage before it used nothing up.
+            await self._limits.count_submission(user_id)
             async with self._sessions.begin() as session:
                 accepted = await session.run_sync(jobs.accept, new)
         except Refusal:
