@@ -1,4 +1,4 @@
-"""What every adapter of the predictor port must do alike: preview and Replicate."""
+"""What every adapter of the predictor port must do alike: preview and Replicate, alone and within its budget."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +15,8 @@ from tests.doubles.replicate_process import DoubledReplicate, doubled_replicate
 from tests.photos import not_an_image
 from tests.predictor_orders import an_order, ended, photo, started
 from worker.predictor import Gone, Never, Prediction, PredictionState, Predictor, open_predictor
+from worker.preview_predictor import PreviewPredictor
+from worker.replicate_predictor import ReplicatePredictor
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +25,18 @@ def vendor() -> Iterator[DoubledReplicate]:
         yield vendor
 
 
-@pytest.fixture(params=["preview", "replicate"])
+@pytest.fixture(params=["preview", "replicate", "replicate within its budget"])
 def predictor(request: pytest.FixtureRequest, offline_settings: Settings) -> Predictor:
-    update: dict[str, object] = {"predictor": request.param}
+    if request.param == "preview":
+        return PreviewPredictor(offline_settings)
+    vendor: DoubledReplicate = request.getfixturevalue("vendor")
+    account = {"replicate_base_url": vendor.url, "replicate_api_token": SecretStr(vendor.token)}
     if request.param == "replicate":
-        vendor: DoubledReplicate = request.getfixturevalue("vendor")
-        update |= {"replicate_base_url": vendor.url, "replicate_api_token": SecretStr(vendor.token)}
-    return open_predictor(offline_settings.model_copy(update=update))
+        return ReplicatePredictor(offline_settings.model_copy(update=account))
+    # These tests ask without pause; how the budget refuses is told elsewhere.
+    ample = {"replicate_creates_per_minute": 60_000, "replicate_reads_per_minute": 600_000}
+    within = {"predictor": "replicate", "redis_url": request.getfixturevalue("redis_url"), **account, **ample}
+    return open_predictor(offline_settings.model_copy(update=within))
 
 
 def test_an_order_becomes_a_photo_of_three_to_four(predictor: Predictor) -> None:

@@ -34,15 +34,21 @@ local function nothing_is_known()
   state.doubt, state.left, state.top = ask.doubt, nil, nil
 end
 
-if state.reduced and now >= state.reduced.ends_at then
-  state.reduced = nil
-  state.level, state.at = math.min(state.level, 1), now
-  nothing_is_known()
-end
-
 local pace = state.reduced or ask.pace
 local elapsed = math.max(0, now - state.at)
 state.level, state.at = math.min(pace.burst, state.level + elapsed * pace.rate), now
+
+local function end_reduction()
+  state.reduced, state.last_told = nil, nil
+  state.level = math.min(state.level, 1)
+  redis.call('DEL', waiting_key) -- what these were told, they were told at the reduced pace
+  pace = ask.pace
+end
+
+if state.reduced and now >= state.reduced.ends_at then
+  end_reduction()
+  nothing_is_known()
+end
 redis.call('ZREMRANGEBYSCORE', unanswered_key, '-inf', now)
 
 local function take()
@@ -94,16 +100,18 @@ local function take()
     return 0
   end
 
-  -- Those who were refused come back one after another, at the pace at which they can be served.
-  local last_told = state.last_told or 0
-  if ask.user then
-    last_told = tonumber(redis.call('ZSCORE', waiting_key, ask.user) or 0) - ask.kept_seconds
+  -- Those who were refused come back one after another, at the pace at which they can be served: the first photo of
+  -- each user in one line, every further one of the same user a round of all users later.
+  local kept_until = ask.user and tonumber(redis.call('ZSCORE', waiting_key, ask.user) or 0) or 0
+  local behind = kept_until - ask.kept_seconds
+  local further = behind > now
+  local turn = further and behind + users / pace.rate or (state.last_told or 0) + 1 / pace.rate
+  local told = math.max(ready_at, math.min(turn, ready_at + ask.line_seconds))
+  if not further then
+    state.last_told = told
   end
-  local told = math.max(ready_at, math.min(last_told + users / pace.rate, ready_at + ask.line_seconds))
   if ask.user then
     redis.call('ZADD', waiting_key, told + ask.kept_seconds, ask.user)
-  else
-    state.last_told = told
   end
   return math.max(told - now, ask.wait_min_seconds)
 end
@@ -126,8 +134,7 @@ local function answered()
   local reduced = state.reduced
   if reduced and not reduced.headers_differ then
     if ask.left >= reduced.stated_burst then
-      state.reduced = nil -- more is left than the reduced rate could leave
-      state.level = math.min(state.level, 1)
+      end_reduction() -- more is left than the reduced rate could leave
     else
       reduced.ends_at = now + ask.reduced_seconds
     end

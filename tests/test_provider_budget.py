@@ -1,0 +1,540 @@
+"""The provider's limits are kept on our side: over all workers, whatever Redis forgets and whatever the vendor says."""
+
+import heapq
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import sessionmaker
+
+from shared.change_notes import ChangeNotes
+from shared.disk_storage import DiskStorage
+from shared.models import Attempt, Photo, PhotoStatus
+from shared.settings import Settings
+from tests.doubles.replicate_process import DoubledReplicate, doubled_replicate
+from tests.predictor_orders import an_order, started
+from tests.rows import accepted_job
+from tests.scripted_predictor import ScriptedPredictor
+from tests.test_embedded import wait_until
+from worker.budgeted_predictor import REASON
+from worker.generation import Generation
+from worker.predictor import NotYet, Predictor, RequestKind, open_predictor
+from worker.provider_budget import Pace, ProviderBudget
+from worker.replicate_predictor import ReplicatePredictor
+
+PER_MINUTE = 240
+BURST = 10  # of the double: little more than ours
+NOBODY = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture
+def vendor() -> Iterator[DoubledReplicate]:
+    with doubled_replicate("--speed", "200") as vendor:
+        yield vendor
+
+
+@pytest.fixture
+def budget_settings(offline_settings: Settings, redis_url: str) -> Settings:
+    return offline_settings.model_copy(
+        update={"redis_url": redis_url, "replicate_creates_per_minute": PER_MINUTE, "predictor": "replicate"}
+    )
+
+
+@pytest.fixture
+def budget(budget_settings: Settings) -> ProviderBudget:
+    return ProviderBudget(budget_settings)
+
+
+def with_account(settings: Settings, vendor: DoubledReplicate) -> Settings:
+    account = {"replicate_base_url": vendor.url, "replicate_api_token": SecretStr(vendor.token)}
+    return settings.model_copy(update=account)
+
+
+def opened(settings: Settings, vendor: DoubledReplicate) -> Predictor:
+    """A predictor as a worker process opens it, with a budget of its own."""
+    return open_predictor(with_account(settings, vendor))
+
+
+def creates(vendor: DoubledReplicate) -> list[float]:
+    """When each create that was not refused came in, in seconds."""
+    return [
+        entry["at"] for entry in vendor.book("requests") if entry["operation"] == "create" and entry["status"] == 201
+    ]
+
+
+PLENTY = {"ratelimit-remaining": "599", "ratelimit-reset": "1"}
+KINDS: tuple[RequestKind, ...] = ("create", "other")
+
+
+class Clock:
+    """The budget's clock, put forward by hand: everything that Redis knows of moves into the past."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._ahead = 0.0
+
+    def now(self) -> float:
+        seconds, microseconds = self._client.time()
+        return float(seconds + microseconds / 1e6 + self._ahead)
+
+    def pass_time(self, seconds: float) -> None:
+        self._ahead += seconds
+        for kind in KINDS:
+            keys = [f"cuggu:budget:{{{kind}}}:{name}" for name in ("unanswered", "waiting", "served")]
+            for key in keys:
+                for member, _ in self._client.zrange(key, 0, -1, withscores=True):
+                    self._client.zincrby(key, -seconds, member)
+            bucket = f"cuggu:budget:{{{kind}}}:bucket"
+            if saved := self._client.get(bucket):
+                self._client.set(bucket, json.dumps(_earlier(json.loads(saved), seconds)), keepttl=True)
+
+
+def _earlier(state: dict[str, Any], seconds: float) -> dict[str, Any]:
+    moments = {"at", "closed_until", "heard_at", "left_until", "last_told", "ends_at"}
+    return {
+        name: _earlier(value, seconds) if isinstance(value, dict) else value - seconds if name in moments else value
+        for name, value in state.items()
+    }
+
+
+def answered(budget: ProviderBudget, kind: RequestKind = "create", **said: str) -> None:
+    """The vendor's answer to what this thread sent last."""
+    budget.note_limits(kind, {f"ratelimit-{name}": value for name, value in said.items()} or PLENTY)
+
+
+def elsewhere(ask: Callable[[], float]) -> float:
+    """What another thread is told."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(ask).result()
+
+
+def used_up(budget: ProviderBudget, kind: RequestKind = "create", user_id: UUID | None = None) -> int:
+    """How many requests were granted, one by one and each answered, until one was refused."""
+    count = 0
+    while budget.take(kind, user_id) == 0:
+        answered(budget, kind)
+        count += 1
+        assert count < 1000
+    return count
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def clock(client: redis.Redis) -> Clock:
+    return Clock(client)
+
+
+# --- Any minute
+
+
+@given(st.integers(1, 1_000_000))
+def test_no_minute_holds_more_than_the_limit(per_minute: int) -> None:
+    pace = Pace.below(per_minute)
+    assert int(pace.burst + 60 * pace.rate) <= per_minute
+    assert pace.burst >= 1
+    assert 60 * pace.rate >= 0.9 * per_minute
+
+
+@given(st.integers(60, 100_000))
+def test_requests_that_bunch_up_for_a_second_still_fit_in(per_minute: int) -> None:
+    pace = Pace.below(per_minute)
+    assert pace.burst + 61 * pace.rate <= per_minute
+
+
+def test_a_greedy_worker_stays_below_the_limit_in_every_minute_and_uses_it(
+    budget: ProviderBudget, budget_settings: Settings, clock: Clock, client: redis.Redis
+) -> None:
+    granted_at: list[float] = []
+    began = clock.now()
+    forgotten = False
+    while (now := clock.now() - began) < 180:
+        if wait := budget.take("create"):
+            clock.pass_time(wait)
+        else:
+            answered(budget)
+            granted_at.append(now)
+        if now > 90 and not forgotten:
+            forgotten = True
+            client.flushdb()
+            budget = ProviderBudget(budget_settings)  # the worker is restarted, too: nobody remembers
+    for start in range(len(granted_at)):
+        minute = [at for at in granted_at[start:] if at < granted_at[start] + 60]
+        assert len(minute) <= PER_MINUTE
+    assert len(granted_at) >= 0.9 * 3 * PER_MINUTE
+
+
+# --- Over real HTTP, against the limits that the double keeps
+
+
+WORKER = """
+import json, sys, threading
+from shared.settings import get_settings
+from tests.predictor_orders import an_order, started
+from worker.predictor import open_predictor
+predictor = open_predictor(get_settings())
+orders = int(sys.argv[1])
+threads = [threading.Thread(target=started, args=(predictor, an_order(), 60.0)) for _ in range(orders)]
+print("ready", flush=True)
+sys.stdin.readline()
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def test_two_processes_use_the_limit_and_never_go_over_it(budget_settings: Settings, vendor: DoubledReplicate) -> None:
+    vendor.turn(creates_per_minute=PER_MINUTE, create_burst=BURST)
+    started(opened(budget_settings, vendor), an_order())  # the bucket fills while the processes start
+    env = {
+        **os.environ,
+        "DATABASE_URL": budget_settings.database_url,
+        "REDIS_URL": budget_settings.redis_url,
+        "PREDICTOR": "replicate",
+        "REPLICATE_BASE_URL": vendor.url,
+        "REPLICATE_API_TOKEN": vendor.token,
+        "REPLICATE_CREATES_PER_MINUTE": str(PER_MINUTE),
+    }
+    each = 12
+    command = [sys.executable, "-c", WORKER, str(each)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen(command, cwd=Path(__file__).parents[1], env=env, **pipes) for _ in range(2)]
+    try:
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+        for worker in workers:
+            assert worker.stdin is not None
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+        for worker in workers:
+            worker.wait(timeout=60)
+            assert worker.returncode == 0
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    assert vendor.book("refused") == []
+    at = creates(vendor)[1:]
+    assert len(at) == 2 * each
+    assert (len(at) - 1) / (at[-1] - at[0]) >= 0.9 * PER_MINUTE / 60
+
+
+def test_what_redis_forgets_in_the_middle_costs_no_429(
+    budget_settings: Settings, vendor: DoubledReplicate, client: redis.Redis
+) -> None:
+    vendor.turn(creates_per_minute=PER_MINUTE, create_burst=BURST)
+    predictors = [opened(budget_settings, vendor) for _ in range(2)]
+    with ThreadPoolExecutor(24) as threads:
+        started_all = threads.map(lambda number: started(predictors[number % 2], an_order()), range(24))
+        for stored in (6, 12, 18):
+            deadline = time.monotonic() + 20
+            while len(creates(vendor)) < stored and time.monotonic() < deadline:
+                time.sleep(0.02)
+            client.flushdb()
+        assert len(list(started_all)) == 24
+    assert vendor.book("refused") == []
+
+
+def test_an_account_with_little_credit_is_known_by_the_first_answer(
+    budget_settings: Settings, vendor: DoubledReplicate
+) -> None:
+    vendor.turn(low_credit=True)
+    predictors = [opened(budget_settings, vendor) for _ in range(2)]
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda number: predictors[number % 2].start(an_order()), range(8)))
+    answers += [predictor.start(an_order()) for predictor in predictors]
+    assert [answer.reason for answer in answers if isinstance(answer, NotYet)] == [REASON] * 9
+    assert len(creates(vendor)) == 1
+    assert vendor.book("refused") == []
+
+
+def test_one_429_teaches_all_workers_the_reduced_rate(
+    budget_settings: Settings, vendor: DoubledReplicate, client: redis.Redis
+) -> None:
+    vendor.turn(low_credit=True)
+    started(ReplicatePredictor(with_account(budget_settings, vendor)), an_order())  # another user of the account
+    predictors = [opened(budget_settings, vendor) for _ in range(2)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: predictors[number % 2].start(an_order()), range(8)))
+        for predictor in predictors:
+            assert isinstance(predictor.start(an_order()), NotYet)
+        client.flushdb()
+        wait_until(lambda: not isinstance(predictors[0].start(an_order()), NotYet), 20)
+        list(threads.map(lambda number: predictors[number % 2].start(an_order()), range(8)))
+    assert len(vendor.book("refused")) == 1
+    first, second = creates(vendor)
+    assert 10 <= second - first < 14
+
+
+# --- What the vendor says
+
+
+def test_never_more_is_assumed_than_the_vendor_says_is_left(budget: ProviderBudget, clock: Clock) -> None:
+    budget.take("create")
+    answered(budget, remaining="1", reset="20")
+    clock.pass_time(10)  # the bucket itself is full
+    assert budget.take("create") == 0
+    assert elsewhere(lambda: budget.take("create")) > 0, "the answer to the last one is still to come"
+    answered(budget, remaining="0", reset="20")
+    assert budget.take("create") >= 20
+    assert budget.take("other") == 0
+    clock.pass_time(25)
+    with ThreadPoolExecutor(1) as second, ThreadPoolExecutor(1) as third:
+        assert budget.take("create") == second.submit(budget.take, "create").result() == 0
+        more = third.submit(budget.take, "create").result()
+    assert more > 0, "after the reset, too, it may have no more than it ever had"
+
+
+def test_before_the_first_answer_creates_go_one_at_a_time(budget: ProviderBudget, clock: Clock) -> None:
+    assert budget.take("create") == 0
+    assert elsewhere(lambda: budget.take("create")) > 0
+    answered(budget)
+    clock.pass_time(5)
+    assert budget.take("create") == elsewhere(lambda: budget.take("create")) == 0
+    answered(budget)
+    clock.pass_time(700)  # an idle time, in which the account may have changed
+    assert budget.take("create") == 0
+    assert elsewhere(lambda: budget.take("create")) > 0
+    clock.pass_time(11)  # no answer will come any more
+    assert elsewhere(lambda: budget.take("create")) == 0
+
+
+@pytest.mark.parametrize("said", [{"other": ""}, {"remaining": "many"}, {"remaining": "9"}, {"reset": "-1"}])
+def test_headers_that_say_little_or_nonsense_stop_nobody(
+    budget: ProviderBudget, clock: Clock, said: dict[str, str]
+) -> None:
+    for _ in range(2):
+        assert budget.take("create") == 0
+        answered(budget, **said)
+        clock.pass_time(5)
+    assert budget.take("create") == elsewhere(lambda: budget.take("create")) == 0
+
+
+def test_requests_that_nobody_asked_for_are_paid_for_afterwards(budget: ProviderBudget) -> None:
+    assert budget.take("other") == 0
+    for _ in range(101):  # the pages of a list
+        answered(budget, "other")
+    assert budget.take("other") > 1
+
+
+def test_a_429_closes_the_bucket_for_all_and_redis_cannot_forget_it(
+    budget: ProviderBudget, budget_settings: Settings, client: redis.Redis, clock: Clock
+) -> None:
+    other = ProviderBudget(budget_settings)
+    budget.penalise("create", 30)
+    assert 29 <= other.take("create") <= 31
+    client.flushdb()
+    assert 29 <= other.take("create") <= 31
+    assert other.take("other") == 0
+    clock.pass_time(32)
+    assert other.take("create") == 0
+
+
+def test_a_reduced_rate_ends_when_the_headers_show_that_more_is_left(budget: ProviderBudget, clock: Clock) -> None:
+    budget.take("create")
+    answered(budget, remaining="0", reset="9")
+    budget.penalise("create", 9, (6, 1))
+    for _ in range(50):  # far longer than a reduction holds without news of it
+        clock.pass_time(11)
+        assert budget.take("create") == 0
+        answered(budget, remaining="0", reset="9")
+        assert budget.take("create") >= 10
+    clock.pass_time(11)
+    assert budget.take("create") == 0
+    answered(budget)
+    clock.pass_time(1)
+    assert budget.take("create") == 0
+
+
+def test_headers_of_another_limit_do_not_end_a_reduced_rate(budget: ProviderBudget, clock: Clock) -> None:
+    budget.take("create")
+    answered(budget)  # the 429 itself says that 599 are left
+    budget.penalise("create", 9, (6, 1))
+    clock.pass_time(11)
+    assert budget.take("create") == 0
+    answered(budget)
+    assert budget.take("create") > 10
+
+
+def test_a_reduced_rate_of_which_nothing_is_heard_is_probed_by_one_create_at_a_time(
+    budget: ProviderBudget, clock: Clock
+) -> None:
+    budget.penalise("create", 9, (6, 1))
+    clock.pass_time(301)
+    assert budget.take("create") == 0
+    clock.pass_time(5)
+    assert elsewhere(lambda: budget.take("create")) > 0
+    answered(budget, other="")
+    budget.penalise("create", 9, (6, 1))
+    clock.pass_time(9)
+    assert budget.take("create") > 1
+
+
+# --- What Redis forgets, and Redis away
+
+
+def test_a_lost_bucket_does_not_come_back_full(
+    budget: ProviderBudget, budget_settings: Settings, client: redis.Redis, clock: Clock
+) -> None:
+    budget.take("other")
+    answered(budget, "other")
+    clock.pass_time(60)
+    full = used_up(budget, "other")
+    client.flushdb()
+    assert budget.take("other") > 0, "who saw it remembers that it was in use"
+    client.flushdb()
+    assert used_up(ProviderBudget(budget_settings), "other") < full / 4
+
+
+def test_every_key_is_ours_and_none_stays_for_ever(budget: ProviderBudget, client: redis.Redis) -> None:
+    assert elsewhere(lambda: budget.take("other")) == 0
+    for _ in range(8):
+        budget.take("create", uuid4())
+        answered(budget)
+        budget.take("other")
+    budget.penalise("create", 1)
+    budget.take("create", uuid4())
+    keys = list(client.scan_iter())
+    assert {key.rpartition(b":")[2] for key in keys} == {b"bucket", b"unanswered", b"waiting", b"served"}
+    for key in keys:
+        assert key.startswith(b"cuggu:budget:"), key
+        assert client.ttl(key) > 0, key
+
+
+def test_with_redis_away_work_goes_on_slowly(budget_settings: Settings) -> None:
+    alone = ProviderBudget(budget_settings.model_copy(update={"redis_url": NOBODY}))
+    assert alone.take("create") == 0
+    answered(alone)
+    assert 2 < alone.take("create") <= 10 / Pace.below(PER_MINUTE).rate
+    assert alone.take("other") == 0
+    wait_until(lambda: alone.take("create") == 0, 10)
+    alone.penalise("other", 30)
+    assert 29 <= alone.take("other") <= 30
+
+
+def test_a_redis_that_hangs_is_not_waited_for_again_and_again(budget_settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        alone = ProviderBudget(budget_settings.model_copy(update={"redis_url": url}))
+        began = time.monotonic()
+        for _ in range(20):
+            alone.take("other")
+        assert time.monotonic() - began < 4
+
+
+def test_what_was_learned_holds_while_redis_is_away(budget: ProviderBudget) -> None:
+    budget.penalise("create", 0.5, (6, 1))
+    budget._left_alone_until = time.monotonic() + 60  # as after a failure
+    assert budget.take("create") > 0
+    wait_until(lambda: budget.take("create") == 0, 10)
+    assert budget.take("create") > 60
+
+
+# --- Users
+
+
+def test_a_hundred_photos_of_one_user_do_not_starve_four_of_another(budget: ProviderBudget, clock: Clock) -> None:
+    many, few = uuid4(), uuid4()
+    began = clock.now()
+    due = [(0.0, number, many) for number in range(100)] + [(5.0, 100 + number, few) for number in range(4)]
+    chance = random.Random(7)
+    granted: list[tuple[float, UUID]] = []
+    while due:
+        at, number, user_id = heapq.heappop(due)
+        clock.pass_time(max(0.0, at - (clock.now() - began)))
+        if wait := budget.take("create", user_id):
+            late = chance.uniform(0, 1)  # the sweep looks once a second
+            heapq.heappush(due, (clock.now() - began + wait + late, number, user_id))
+        else:
+            answered(budget)
+            granted.append((clock.now() - began, user_id))
+    pace = Pace.below(PER_MINUTE)
+    last = max(at for at, user_id in granted if user_id == few)
+    assert last - 5 < 8 / pace.rate + 2, "four in turn with four of the other's"
+    assert granted[-1][0] < 1.15 * 104 / pace.rate, "taking turns costs no throughput"
+
+
+def test_who_was_served_longest_ago_goes_first(budget: ProviderBudget, clock: Clock) -> None:
+    first, second = uuid4(), uuid4()
+    assert budget.take("create", first) == 0
+    answered(budget)
+    used_up(budget, user_id=second)
+    assert budget.take("create", first) > 0  # from now on both wait
+    clock.pass_time(1 / Pace.below(PER_MINUTE).rate)
+    assert budget.take("create", second) > 0, "the token is kept for the one who was served longer ago"
+    assert budget.take("create", first) == 0
+
+
+def test_a_turn_is_not_kept_for_one_who_does_not_come(budget: ProviderBudget, clock: Clock) -> None:
+    here, gone = uuid4(), uuid4()
+    assert budget.take("create", here) == 0
+    answered(budget)
+    used_up(budget, user_id=here)
+    assert budget.take("create", gone) > 0
+    budget.penalise("create", 0)
+    clock.pass_time(1 / Pace.below(PER_MINUTE).rate)
+    assert budget.take("create", here) > 0
+    budget.penalise("create", 0)
+    clock.pass_time(5 + 1 / Pace.below(PER_MINUTE).rate)
+    budget.penalise("create", 0)
+    clock.pass_time(1 / Pace.below(PER_MINUTE).rate)
+    assert budget.take("create", here) == 0
+
+
+def test_what_was_not_used_is_given_back(budget: ProviderBudget) -> None:
+    used = 0
+    while budget.take("create") == 0:
+        budget.give_back("create")
+        assert budget.take("create") == 0
+        answered(budget)
+        used += 1
+    assert used >= 1
+
+
+# --- In the journey of a photo
+
+
+class Exhausted(ScriptedPredictor):
+    asked: UUID | None = None
+
+    def ready(self, user_id: UUID) -> NotYet | None:
+        self.asked = user_id
+        return NotYet(30, REASON)
+
+
+def test_a_photo_without_budget_is_no_attempt_and_comes_again_later(
+    engine: Engine, settings: Settings, tmp_path: Path
+) -> None:
+    predictor = Exhausted()
+    sessions = sessionmaker(engine, expire_on_commit=False)
+    notes = ChangeNotes(settings.redis_url)
+    generation = Generation(sessions, DiskStorage(tmp_path), predictor, notes, settings)
+    user_id, _, photo_ids = accepted_job(engine)
+    generation.start(photo_ids[0])
+    assert predictor.asked == user_id
+    assert predictor.orders == []
+    with sessions() as session:
+        photo = session.get_one(Photo, photo_ids[0])
+        assert (photo.status, photo.lease_token) == (PhotoStatus.PENDING, None)
+        assert photo.next_check_at > datetime.now(UTC) + timedelta(seconds=25)
+        assert session.scalars(select(Attempt)).all() == []
