@@ -4,8 +4,6 @@ from uuid import UUID
 
 import redis
 import structlog
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 CHANNEL = "cuggu:changed"  # every note of every job: one subscription per process, however many clients wait
 TIMEOUT_SECONDS = 1.0
@@ -18,10 +16,7 @@ class ChangeNotes:
 
     def __init__(self, redis_url: str) -> None:
         self._redis = redis.Redis.from_url(
-            redis_url,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),  # a note that comes late is worth nothing, and a worker waits for this
+            redis_url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
         )
 
     def tell(self, job_id: UUID) -> None:

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from fastapi import Request
 from redis import Redis
+from redis.asyncio.client import PubSub
 
 from api import changes as module
 from api.changes import JobChanges
@@ -58,11 +59,20 @@ async def is_told(changes: JobChanges, tell: Callable[[str], object]) -> bool:
 async def test_notes_that_are_none_are_passed_over(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     channel = f"{CHANNEL}:{uuid4()}"  # of our own: these notes would reach every test that runs
     monkeypatch.setattr(module, "CHANNEL", channel)
+    subscriptions: list[object] = []
+
+    async def hear(changes: JobChanges, subscription: PubSub) -> None:
+        subscriptions.append(subscription)
+        await heard(changes, subscription)
+
+    heard = JobChanges._hear
+    monkeypatch.setattr(JobChanges, "_hear", hear)
     with Redis.from_url(redis_url) as redis:
         async with subscribed(redis_url) as changes:
             for note in (b"nonsense", b"\xff\xfe", b"", b"1" * 1000):
                 redis.publish(channel, note)
             assert await is_told(changes, lambda job_id: redis.publish(channel, job_id))
+            assert len(subscriptions) == 1
 
 
 async def test_whatever_breaks_a_new_subscription_follows(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
