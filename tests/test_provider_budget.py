@@ -203,7 +203,8 @@ for thread in threads: thread.join()
 
 
 def test_two_processes_use_the_limit_and_never_go_over_it(budget_settings: Settings, vendor: DoubledReplicate) -> None:
-    vendor.turn(creates_per_minute=PER_MINUTE, create_burst=BURST)
+    # Roomier than ours: at the very edge the headers say that nothing is left, and we wait for the reset.
+    vendor.turn(creates_per_minute=PER_MINUTE, create_burst=2 * BURST)
     started(opened(budget_settings, vendor), an_order())  # the bucket fills while the processes start
     env = {
         **os.environ,
