@@ -7,9 +7,9 @@ from uuid import UUID
 
 import jwt
 import structlog
-from anyio import to_thread
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from api.signing_keys import SigningKeys
 from shared import credits
 from shared.errors import Unauthorized
 from shared.settings import Settings
@@ -19,7 +19,6 @@ DEVELOPMENT_SECRET = "cuggu-photos-development-only-not-a-secret"  # noqa: S105
 DEVELOPMENT_ALGORITHM = "HS256"
 # The site's clock and ours may differ.
 LEEWAY_SECONDS = 30
-JWKS_TIMEOUT_SECONDS = 3
 
 log = structlog.get_logger()
 
@@ -30,17 +29,16 @@ class Authenticator:
     def __init__(self, settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> None:
         self._settings = settings
         self._sessions = sessions
-        self._jwks = (
-            jwt.PyJWKClient(settings.jwt_jwks_url, cache_keys=True, timeout=JWKS_TIMEOUT_SECONDS)
-            if settings.auth_mode == "jwt" and settings.jwt_jwks_url
-            else None
-        )
+        # A shared secret wins over an address: HS256 with a published key would be no proof of anything.
+        published = settings.auth_mode == "jwt" and settings.jwt_algorithm != "HS256" and settings.jwt_jwks_url
+        self._signing_keys = SigningKeys(published) if published else None
 
     async def user_id(self, authorization: str | None) -> UUID:
         """The user of an `Authorization: Bearer ...` header, made at first sight with the sign-up grant.
 
         Raises:
             Unauthorized: there is no token, or it is not one of ours that is valid now.
+            Unavailable: the issuer's keys cannot be fetched, so nobody can say.
         """
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
@@ -56,9 +54,8 @@ class Authenticator:
         try:
             if settings.auth_mode == "development":
                 key, algorithm = DEVELOPMENT_SECRET, DEVELOPMENT_ALGORITHM
-            elif self._jwks is not None:
-                # Fetches the issuer's keys when it meets a new one, with a blocking client.
-                key = (await to_thread.run_sync(self._jwks.get_signing_key_from_jwt, token)).key
+            elif self._signing_keys is not None:
+                key = await self._signing_keys.key_of(token)
             else:
                 key = settings.jwt_secret.get_secret_value() if settings.jwt_secret else ""
             claims = jwt.decode(
@@ -70,10 +67,7 @@ class Authenticator:
                 leeway=LEEWAY_SECONDS,
                 options={"require": ["exp", "email"]},
             )
-        except jwt.PyJWKClientConnectionError as error:
-            log.error("jwks.unreachable", url=settings.jwt_jwks_url, error=str(error))
-            raise Unauthorized from error
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, TypeError) as error:  # the second for a key of another kind than the algorithm's
             log.info("token.refused", reason=type(error).__name__)
             raise Unauthorized from error
         email = claims["email"]

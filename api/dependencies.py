@@ -40,7 +40,8 @@ class Parts:
     redis: Redis
 
 
-def parts(request: Request) -> Parts:
+# Coroutines, though they wait for nothing: FastAPI calls a plain function in the threads that pictures keep busy.
+async def parts(request: Request) -> Parts:
     return cast(Parts, request.app.state.parts)
 
 
@@ -75,7 +76,13 @@ async def database_session(parts: PartsDep) -> AsyncIterator[AsyncSession]:
 
 
 SessionDep = Annotated[AsyncSession, Depends(database_session, scope="function")]
-LanguageDep = Annotated[str, Depends(preferred_language)]
+
+
+async def language(request: Request) -> str:
+    return preferred_language(request)
+
+
+LanguageDep = Annotated[str, Depends(language)]
 
 
 async def submission(request: Request, parts: PartsDep, _user: UserDep) -> Submission:

@@ -1,29 +1,52 @@
 """Who is it: which tokens are believed."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
 import jwt
 import pytest
+from anyio import to_thread
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa_key
+from jwt.algorithms import ECAlgorithm
 
 from api.auth import DEVELOPMENT_SECRET
+from api.signing_keys import SigningKeys
+from shared.errors import Unauthorized
 from shared.settings import Settings
-from tests.api_client import refused, serve
+from tests.api_client import hanging_server, refused, serve
 
 pytestmark = pytest.mark.anyio
 
 
-def token(settings: Settings, *, key: str = DEVELOPMENT_SECRET, algorithm: str = "HS256", **claims: Any) -> str:
+def token(
+    settings: Settings,
+    *,
+    key: Any = DEVELOPMENT_SECRET,
+    algorithm: str = "HS256",
+    kid: str | None = None,
+    **claims: Any,
+) -> str:
     good = {
         "email": "someone@example.com",
         "iss": settings.jwt_issuer,
         "aud": settings.jwt_audience,
         "exp": datetime.now(UTC) + timedelta(hours=1),
     }
-    return jwt.encode({name: value for name, value in {**good, **claims}.items() if value is not None}, key, algorithm)
+    return jwt.encode(
+        {name: value for name, value in {**good, **claims}.items() if value is not None},
+        key,
+        algorithm,
+        {"kid": kid} if kid else None,
+    )
 
 
 async def test_only_valid_tokens_are_believed(http: httpx.AsyncClient, settings: Settings) -> None:
@@ -80,3 +103,153 @@ async def test_the_form_is_not_read_before_it_is_known_who_sends_it(http: httpx.
 
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     refused(await http.post("/jobs", content=body(), headers=headers), 401, "unauthorized")
+
+
+# --- Keys that the issuer publishes
+
+
+class Issuer:
+    """Publishes its keys over HTTP, or whatever it is told to."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, EllipticCurvePrivateKey] = {}
+        self.body: bytes | None = None  # instead of the keys
+        self.fetched = 0
+        self.url = ""
+
+    def add(self, kid: str) -> None:
+        self.keys[kid] = generate_private_key(SECP256R1())
+
+    def token(self, settings: Settings, kid: str) -> str:
+        return token(settings, key=self.keys[kid], algorithm="ES256", kid=kid)
+
+    def answer(self) -> bytes:
+        self.fetched += 1
+        public = [{**ECAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid} for kid, key in self.keys.items()]
+        return json.dumps({"keys": public}).encode() if self.body is None else self.body
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    issuer = Issuer()
+    issuer.add("first")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = issuer.answer()
+            self.send_response_only(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        issuer.url = f"http://127.0.0.1:{server.server_port}/keys"
+        try:
+            yield issuer
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def published(settings: Settings, url: str, **changes: Any) -> Settings:
+    given = {"auth_mode": "jwt", "jwt_algorithm": "ES256", "jwt_jwks_url": url}
+    return Settings(_env_file=None, **{**settings.model_dump(), **given, **changes})
+
+
+async def me(http: httpx.AsyncClient, token: str) -> httpx.Response:
+    return await http.get("/me", headers={"Authorization": f"Bearer {token}"})
+
+
+async def test_the_issuers_keys_are_believed_and_no_others(settings: Settings, issuer: Issuer) -> None:
+    stranger = Issuer()
+    stranger.add("first")
+    stranger.add("unknown")
+    async with AsyncExitStack() as stack:
+        http = await serve(stack, published(settings, issuer.url))
+        for _ in range(3):
+            assert (await me(http, issuer.token(settings, "first"))).status_code == 200
+        assert issuer.fetched == 1
+        for forged in (
+            stranger.token(settings, "first"),
+            stranger.token(settings, "unknown"),
+            token(settings),
+            token(settings, key=stranger.keys["first"], algorithm="ES256"),
+        ):
+            refused(await me(http, forged), 401, "unauthorized")
+
+
+async def test_a_withdrawn_key_is_not_believed_for_ever(issuer: Issuer, settings: Settings) -> None:
+    keys = SigningKeys(issuer.url, believed_seconds=0.2)
+    old = issuer.token(settings, "first")
+    assert await keys.key_of(old)
+    issuer.add("second")
+    del issuer.keys["first"]
+
+    async def is_believed() -> bool:
+        try:
+            return bool(await keys.key_of(old))
+        except Unauthorized:
+            return False
+
+    async with asyncio.timeout(20):
+        while await is_believed():  # noqa: ASYNC110 - until its time is over
+            await asyncio.sleep(0.02)
+    assert await keys.key_of(issuer.token(settings, "second"))
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"\xff", b"[]", b"{}", b'{"keys": []}', b'{"keys": [{"kty": "odd"}]}', b""]
+)
+async def test_an_issuer_without_keys_signs_nobody_out(settings: Settings, issuer: Issuer, body: bytes) -> None:
+    issuer.body = body
+    async with AsyncExitStack() as stack:
+        http = await serve(stack, published(settings, issuer.url))
+        answer = await me(http, issuer.token(settings, "first"))
+    refused(answer, 503, "unavailable")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_an_issuer_that_is_away_signs_nobody_out(settings: Settings, issuer: Issuer) -> None:
+    async with AsyncExitStack() as stack:
+        http = await serve(stack, published(settings, "http://127.0.0.1:1/keys"))
+        answer = await me(http, issuer.token(settings, "first"))
+    refused(answer, 503, "unavailable")
+
+
+async def test_an_issuer_that_hangs_holds_nobody_but_those_who_sign_in(
+    settings: Settings, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.signing_keys.FETCH_TIMEOUT_SECONDS", 1)
+    async with AsyncExitStack() as stack:
+        url = f"http://{stack.enter_context(hanging_server())}/keys"
+        http = await serve(stack, published(settings, url))
+        began = time.monotonic()
+        signing_in = [asyncio.create_task(me(http, issuer.token(settings, "first"))) for _ in range(60)]
+        await asyncio.sleep(0.1)
+        await to_thread.run_sync(int)
+        assert not any(task.done() for task in signing_in), "there is a thread for others meanwhile"
+        for answer in await asyncio.gather(*signing_in):
+            refused(answer, 503, "unavailable")
+        assert time.monotonic() - began < 5, "all of them wait for one time-out"
+
+
+async def test_with_a_shared_secret_nobody_asks_for_published_keys(settings: Settings, issuer: Issuer) -> None:
+    secret = "a-production-secret-of-thirty-two-bytes"
+    both = published(settings, issuer.url, jwt_algorithm="HS256", jwt_secret=secret)
+    async with AsyncExitStack() as stack:
+        http = await serve(stack, both)
+        assert (await me(http, token(settings, key=secret))).status_code == 200
+        refused(await me(http, issuer.token(settings, "first")), 401, "unauthorized")
+    assert issuer.fetched == 0
+
+
+async def test_a_key_of_another_kind_than_the_algorithm_proves_nothing(settings: Settings, issuer: Issuer) -> None:
+    async with AsyncExitStack() as stack:
+        http = await serve(stack, published(settings, issuer.url, jwt_algorithm="RS256"))
+        refused(await me(http, issuer.token(settings, "first")), 401, "unauthorized")
+        with_its_kid = token(settings, key=generate_rsa_key(65537, 2048), algorithm="RS256", kid="first")
+        refused(await me(http, with_its_kid), 401, "unauthorized")
