@@ -85,9 +85,12 @@ async def until(condition: Callable[[], object], seconds: float = 20) -> None:
             await asyncio.sleep(0.01)
 
 
-async def leaving(http: httpx.AsyncClient, request: httpx.Request, left: asyncio.Event) -> None:
-    """Send a request as a client that closes the connection when `left` is set; ends when the application has."""
-    messages = [{"type": "http.request", "body": await request.aread(), "more_body": False}]
+async def leaving(http: httpx.AsyncClient, request: httpx.Request, left: asyncio.Event, *, whole: bool = True) -> None:
+    """Send a request, or its beginning, as a client that closes the connection when `left` is set.
+
+    Returns when the application has ended.
+    """
+    messages = [{"type": "http.request", "body": await request.aread(), "more_body": not whole}]
 
     async def receive() -> MutableMapping[str, Any]:
         if messages:

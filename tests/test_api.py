@@ -1,5 +1,6 @@
 """What holds for the whole HTTP side: its documents, its health, its errors."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -7,11 +8,10 @@ from contextlib import AsyncExitStack
 import httpx
 import pytest
 from fastapi import FastAPI, Request
-from starlette.requests import ClientDisconnect
 
 from api.errors import preferred_language
 from shared.settings import Settings
-from tests.api_client import Client, application, events, refused, serve
+from tests.api_client import Client, application, events, leaving, refused, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -40,16 +40,12 @@ async def test_what_the_framework_refuses_is_refused_in_our_form(client: Client)
 
 @pytest.fixture
 def broken(http: httpx.AsyncClient) -> FastAPI:
-    """The application with addresses that fail."""
+    """The application with an address that fails."""
     app = application(http)
 
     @app.get("/crash")
     async def crash() -> None:
         raise ZeroDivisionError
-
-    @app.get("/left")
-    async def left() -> None:
-        raise ClientDisconnect
 
     return app
 
@@ -82,10 +78,17 @@ async def test_a_proxys_request_id_is_taken_over(http: httpx.AsyncClient, given:
     assert answer.headers["x-request-id"]
 
 
-async def test_a_client_that_leaves_is_no_crash(
-    http: httpx.AsyncClient, broken: FastAPI, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "path", ["/jobs", "/api/ai/generate", "/webhooks/replicate?photo=00000000-0000-0000-0000-000000000000"]
+)
+async def test_a_client_that_leaves_while_it_sends_is_no_crash(
+    client: Client, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
-    await http.get("/left")
+    headers = {**client.headers, "Content-Type": "multipart/form-data; boundary=x"}
+    request = client.http.build_request("POST", path, content=b"--x\r\nContent-Disp", headers=headers)
+    left = asyncio.Event()
+    left.set()
+    await leaving(client.http, request, left, whole=False)
     assert [(entry["event"], entry["level"]) for entry in events(caplog)] == [("client.left", "info")]
 
 
