@@ -51,6 +51,7 @@ def make_engine(database_url: str, *, pool_size: int = 5) -> Engine:
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's text goes to the log, and a parameter may be somebody's address
         connect_args=_connect_args(),
     )
 
@@ -63,5 +64,6 @@ def make_async_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:
         max_overflow=pool_size,
         pool_timeout=5,  # seconds; a request that waits longer for a connection is better refused
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's text goes to the log, and a parameter may be somebody's address
         connect_args=_connect_args(),
     )
