@@ -74,9 +74,7 @@ def run_until(image: Image, tmp_path: Path) -> Iterator[Callable[..., None]]:
 
 def test_production_packages_alone_carry_every_role_with_vendors(image: Image) -> None:
     done = image.run(["python", "-c", PROBE], NOWHERE | VENDORS)
-    assert done.stdout.split() == ["Cuggu", "photos", "AzureFaceChecker", "S3Storage", "ReplicatePredictor"], (
-        done.stderr
-    )
+    assert done.stdout.split() == ["Cuggu", "photos", "AzureFaceChecker", "S3Storage", "BudgetedPredictor"], done.stderr
     done = image.run(["cuggu", "--help"], {})
     assert "Cuggu photos" in done.stdout, done.stderr
 

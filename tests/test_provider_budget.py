@@ -202,7 +202,9 @@ for thread in threads: thread.join()
 """
 
 
-def test_two_processes_use_the_limit_and_never_go_over_it(budget_settings: Settings, vendor: DoubledReplicate) -> None:
+def test_two_processes_share_the_limit_and_never_go_over_it(
+    budget_settings: Settings, vendor: DoubledReplicate
+) -> None:
     # Roomier than ours: at the very edge the headers say that nothing is left, and we wait for the reset.
     vendor.turn(creates_per_minute=PER_MINUTE, create_burst=2 * BURST)
     started(opened(budget_settings, vendor), an_order())  # the bucket fills while the processes start
@@ -235,9 +237,8 @@ def test_two_processes_use_the_limit_and_never_go_over_it(budget_settings: Setti
             worker.kill()
             worker.wait()
     assert vendor.book("refused") == []
-    at = creates(vendor)[1:]
-    assert len(at) == 2 * each
-    assert (len(at) - 1) / (at[-1] - at[0]) >= 0.9 * PER_MINUTE / 60
+    # How much of the limit is used is measured above, on a clock that no other test's load can slow down.
+    assert len(creates(vendor)[1:]) == 2 * each
 
 
 def test_what_redis_forgets_in_the_middle_costs_no_429(
