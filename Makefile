@@ -41,4 +41,6 @@ lock:  ## resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 -c requirements.lock pyproject.toml -o requirements-production.lock
 
 clean:  ## forget the virtual environment and the local data
+	@# Under root below a closed directory PostgreSQL's data lies elsewhere, behind a link.
+	@if [ -d .cuggu ]; then find .cuggu -type l -name postgres -exec sh -c 'rm -rf "$$(readlink -f "$$1")"' _ {} \; ; fi
 	rm -rf .venv .cuggu
