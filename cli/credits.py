@@ -1,21 +1,17 @@
 """`cuggu credits`: what ops do with balances, over the same functions as the API and the workers."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from cli.configuration import settings_here, stop
+from cli.database import database_of
 from shared import credits
-from shared.database import make_engine
 from shared.models import User
-from shared.settings import Settings
 
 commands = typer.Typer(help="Grant credits, and see where they went.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -32,7 +28,7 @@ def grant(
 ) -> None:
     """Add credits to a user's balance. Repeating a command with the same reference adds nothing."""
     settings = settings_here()
-    with _session(settings) as session, session.begin():
+    with database_of(settings) as engine, Session(engine) as session, session.begin():
         user_id = credits.provision_user(session, email, settings.signup_credits)
         try:
             balance, granted = credits.grant(session, user_id, amount, reference)
@@ -50,7 +46,7 @@ def show(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many entries, newest first.")] = 100,
 ) -> None:
     """Print a user's balance and the ledger that makes it up."""
-    with _session(settings_here()) as session:
+    with database_of(settings_here()) as engine, Session(engine) as session:
         user = session.scalar(select(User).where(User.email == email.strip().lower()))
         if user is None:
             raise stop(f"There is no user {email}.")
@@ -67,19 +63,3 @@ def show(
         )
     typer.echo(f"{email}: {balance} credits")
     Console(width=max(100, Console().width)).print(table)
-
-
-@contextmanager
-def _session(settings: Settings) -> Iterator[Session]:
-    engine = make_engine(settings.database_url, pool_size=1)
-    try:
-        with Session(engine) as session:
-            yield session
-    except OperationalError as error:
-        raise stop(f"The database does not answer: {str(error.orig).splitlines()[0]}") from None
-    except ProgrammingError as error:
-        raise stop(
-            f"The database is not as it should be; `cuggu doctor` says more. {str(error.orig).splitlines()[0]}"
-        ) from None
-    finally:
-        engine.dispose()

@@ -1,16 +1,13 @@
 """`cuggu doctor`: is every part configured, and does it work right now?"""
 
 import json as jsons
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
-import structlog
 import typer
 
 from cli.configuration import SettingsWrong, environment_here, settings_of
 from cli.examinations import EXAMINATIONS, Finding, examine
+from cli.unlogged import unlogged
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +23,7 @@ def doctor(
     that runs here: database and its migrations, Redis, storage, faces, generator, webhook address. Each is given ten
     seconds. Ends with status 1 if something is wrong. Never prints secrets.
     """
-    with _unlogged():
+    with unlogged():
         findings = _examine()
     wrong = any(not finding.ok for finding in findings)
     if json:
@@ -58,20 +55,3 @@ def _line(found: Finding) -> str:
     mark = "ok   " if found.ok else "WRONG"
     todo = f" To do: {found.do}." if found.do else ""
     return f"{mark}  {found.part:<10} {found.configured}: {found.says}.{todo}"
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """What the parts would log about their troubles is in the findings already."""
-
-    def drop(*_: object) -> str:
-        raise structlog.DropEvent
-
-    earlier = structlog.get_config()
-    structlog.configure(processors=[drop])
-    logging.disable()
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-        structlog.configure(**earlier)

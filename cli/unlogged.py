@@ -1,5 +1,6 @@
 """For commands that say themselves, in sentences, what the parts that they call would log."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,14 +9,16 @@ import structlog
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """No event of ours is logged in the block; by default they would stand amid the command's own output."""
+    """Nothing is logged in the block, by us or by a library: it would stand amid the command's own output."""
 
     def drop(*_: object) -> str:
         raise structlog.DropEvent
 
     earlier = structlog.get_config()
     structlog.configure(processors=[drop])
+    logging.disable()
     try:
         yield
     finally:
+        logging.disable(logging.NOTSET)
         structlog.configure(**earlier)
