@@ -24,7 +24,7 @@ serve: install  ## the whole stack in the foreground, data kept in .cuggu/
 	@$(BIN)/cuggu serve
 
 test: install  ## every test, on its own embedded stack
-	@$(BIN)/pytest -n auto
+	@$(BIN)/pytest -n auto --dist worksteal
 
 lint: install  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

@@ -42,6 +42,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         leave_run(Path(os.environ.pop(RUN_DIR)), config.stash[_users])
 
 
+@pytest.hookimpl(trylast=True)  # after the order was drawn
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failed test's report shows what its processes said last."""
