@@ -88,14 +88,17 @@ class JobQueue:
         """Whether all were told; blocks for at most about `2 * PUBLISHER_TIMEOUT_SECONDS`."""
         return self._send(START_PHOTO, photo_ids)
 
-    def collect_photos(self, photo_ids: Iterable[UUID], *, hinted: bool = False) -> bool:
-        """`hinted`: news from outside says that the prediction has ended, so do not wait for the next check."""
-        return self._send(COLLECT_PHOTO, photo_ids, hinted=hinted) if hinted else self._send(COLLECT_PHOTO, photo_ids)
+    def collect_photos(self, photo_ids: Iterable[UUID]) -> bool:
+        return self._send(COLLECT_PHOTO, photo_ids)
+
+    def collect_on_news(self, photo_id: UUID, prediction_id: str | None) -> bool:
+        """News from outside says that the prediction has ended, so do not wait for the next check."""
+        return self._send(COLLECT_PHOTO, [photo_id], hinted=True, prediction_id=prediction_id)
 
     def close_attempts(self, attempt_ids: Iterable[UUID]) -> bool:
         return self._send(CLOSE_ATTEMPT, attempt_ids)
 
-    def _send(self, task: str, ids: Iterable[UUID], **options: bool) -> bool:
+    def _send(self, task: str, ids: Iterable[UUID], **options: bool | str | None) -> bool:
         for item in ids:
             try:
                 self._app.send_task(task, args=[str(item)], kwargs=options)

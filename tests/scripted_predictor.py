@@ -87,6 +87,10 @@ class ScriptedPredictor:
             if order.seed == seed and prediction.id not in self.hidden
         ]
 
+    def recognise(self, prediction_id: str, attempt_id: UUID, seed: int) -> Prediction | None:
+        order, prediction = self.predictions[prediction_id]
+        return prediction if order.attempt_id == attempt_id else None
+
     def cancel(self, prediction_id: str) -> Prediction | NotYet | Gone:
         self.canceled.append(prediction_id)
         return replace(self.predictions[prediction_id][1], state=PredictionState.CANCELED, cost_usd=PRICE)

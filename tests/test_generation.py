@@ -324,6 +324,25 @@ def test_an_answer_that_comes_while_it_is_searched_for_is_never_taken_for_lost(w
     assert len(world.predictor.predictions) == 4, "a photo was paid for twice"
 
 
+def test_a_lost_prediction_is_found_by_the_webhook_that_names_it(world: World) -> None:
+    """Although the provider's list does not show it; and news of another photo's prediction is not believed."""
+    world.predictor.starts.append(Unknown("the answer was lost"))
+    world.generation.start(world.photo_ids[0])
+    world.pass_time(60)
+    prediction = world.predictor.create(world.predictor.orders[0])
+    world.predictor.hidden.add(prediction.id)
+    world.generation.start(world.photo_ids[1])
+    other = list(world.predictor.predictions)[-1]
+    world.predictor.find = lambda *_: NotYet(1, "the list does not answer")  # type: ignore[method-assign]
+    world.generation.collect(world.photo_ids[0], hinted=True, named=other)
+    assert world.sql("SELECT prediction_id FROM attempts ORDER BY created_at") == [(None,), (other,)]
+    world.generation.collect(world.photo_ids[0], hinted=True, named=prediction.id)
+    assert world.sql("SELECT prediction_id FROM attempts ORDER BY created_at") == [(prediction.id,), (other,)]
+    world.run()
+    assert world.job == ("COMPLETED", None, 4)
+    assert len(world.predictor.predictions) == 4, "a photo was paid for twice"
+
+
 def test_a_create_that_arrives_after_its_attempt_was_given_up_is_stopped_and_booked(world: World) -> None:
     world.predictor.starts.append(Unknown("timed out"))
     world.generation.start(world.photo_ids[0])

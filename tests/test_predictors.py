@@ -74,6 +74,16 @@ def test_a_prediction_is_found_by_its_attempt_and_by_no_other(predictor: Predict
     assert [entry.id for entry in found] == [prediction.id]
 
 
+def test_a_named_prediction_is_recognised_by_its_own_attempt_alone(predictor: Predictor) -> None:
+    order, other = an_order(), an_order()
+    prediction_id = started(predictor, order).id
+    recognised = predictor.recognise(prediction_id, order.attempt_id, order.seed)
+    assert recognised is not None
+    assert recognised.id == prediction_id
+    assert predictor.recognise(prediction_id, other.attempt_id, other.seed) is None
+    assert predictor.recognise(uuid4().hex[:26], order.attempt_id, order.seed) is None
+
+
 def test_what_was_never_ordered_is_not_found(predictor: Predictor) -> None:
     started(predictor, an_order())
     never = an_order()

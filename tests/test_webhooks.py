@@ -1,5 +1,7 @@
 """The provider's webhooks at our door: who is believed, how often, and how little follows from it."""
 
+import base64
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -54,6 +56,26 @@ async def test_a_signed_webhook_is_one_hint_to_collect(http: httpx.AsyncClient, 
     assert waiting(redis_url) == 1
     assert (await send(http, signed(OLD, "msg_2"))).status_code == 204, "the secret being rotated out"
     assert waiting(redis_url) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (BODY, "abc"),
+        (b'{"id": "../account"}', None),
+        (b'{"status": "succeeded"}', None),
+        (b"[]", None),
+        (b"\x00", None),
+    ],
+)
+async def test_of_the_body_only_a_predictions_id_is_handed_on(
+    http: httpx.AsyncClient, redis_url: str, body: bytes, named: str | None
+) -> None:
+    assert (await send(http, signed(body=body), body)).status_code == 204
+    with Redis.from_url(redis_url) as redis:
+        message = json.loads(redis.lindex(COLLECT_QUEUE, 0))  # type: ignore[arg-type]
+    _args, options, _embedded = json.loads(base64.b64decode(message["body"]))
+    assert options == {"hinted": True, "prediction_id": named}
 
 
 async def test_any_of_several_signatures_will_do(http: httpx.AsyncClient) -> None:

@@ -69,6 +69,9 @@ class BudgetedPredictor:
     def find(self, attempt_id: UUID, seed: int, created_after: datetime) -> list[Prediction] | NotYet:
         return self._refusal("other") or self._predictor.find(attempt_id, seed, created_after)
 
+    def recognise(self, prediction_id: str, attempt_id: UUID, seed: int) -> Prediction | None:
+        return None if self._refusal("other") else self._predictor.recognise(prediction_id, attempt_id, seed)
+
     def cancel(self, prediction_id: str) -> Prediction | NotYet | Gone:
         return self._refusal("other") or self._predictor.cancel(prediction_id)
 

@@ -66,15 +66,18 @@ class Generation:
             except LeaseLost:
                 log.warning("lease.lost", step="start")
 
-    def collect(self, photo_id: UUID, *, hinted: bool = False) -> None:
-        """Look at the prediction of a photo that is being generated, and store it once it is there."""
+    def collect(self, photo_id: UUID, *, hinted: bool = False, named: str | None = None) -> None:
+        """Look at the prediction of a photo that is being generated, and store it once it is there.
+
+        `hinted`: news came that it has ended. `named`: the id of the prediction that the news was about.
+        """
         claim = self._claim(photo_id, PhotoStatus.GENERATING, hinted=hinted)
         if claim is None:
             return
         with structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), photo_id=str(photo_id)):
             try:
                 with self._keeping(claim):
-                    self._collect(claim)
+                    self._collect(claim, named)
             except LeaseLost:
                 log.warning("lease.lost", step="collect")
 
@@ -139,10 +142,10 @@ class Generation:
 
     # --- collect
 
-    def _collect(self, claim: Claim) -> None:
+    def _collect(self, claim: Claim, named: str | None) -> None:
         attempt: OpenAttempt | None = self._open_attempt(claim)
         if attempt is not None and attempt.prediction_id is None:
-            attempt = self._search(claim, attempt)
+            attempt = self._search(claim, attempt, named)
         if attempt is None or attempt.prediction_id is None:
             return
         answer = self.predictor.fetch(attempt.prediction_id)
@@ -155,12 +158,14 @@ class Generation:
                 end = AttemptEnd(AttemptOutcome.FAILED, "output_expired", detail, cost_usd, seconds)
                 self._failed(claim, attempt, end)
 
-    def _search(self, claim: Claim, attempt: OpenAttempt) -> OpenAttempt | None:
+    def _search(self, claim: Claim, attempt: OpenAttempt, named: str | None) -> OpenAttempt | None:
         """Look for the prediction of an attempt whose create call was never answered.
 
         The attempt with its prediction; None when it has none yet, or surely never had one and was ended.
         """
-        found = self.predictor.find(attempt.id, attempt.seed, attempt.created_at)
+        known = self.predictor.recognise(named, attempt.id, attempt.seed) if named else None
+        # The provider's list may lag behind its webhooks.
+        found = [known] if known else self.predictor.find(attempt.id, attempt.seed, attempt.created_at)
         if isinstance(found, NotYet):
             self._release(claim, found.after_seconds)
             return None

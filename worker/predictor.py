@@ -109,6 +109,12 @@ class Predictor(Protocol):
         NotYet as long as there is one of which it cannot be told: an empty list is a reason to pay again.
         """
 
+    def recognise(self, prediction_id: str, attempt_id: UUID, seed: int) -> Prediction | None:
+        """The prediction that a webhook named, if it was surely made for this attempt.
+
+        None if it was not, or if that cannot be told now: nothing follows from that, and `find` goes on looking.
+        """
+
     def cancel(self, prediction_id: str) -> Prediction | NotYet | Gone:
         """Stop it if it still runs; the answer is the prediction as it then stands."""
 

@@ -121,6 +121,11 @@ class PreviewPredictor:
                     found.append(prediction)
         return sorted(found, key=lambda prediction: prediction.created_at)
 
+    def recognise(self, prediction_id: str, attempt_id: UUID, seed: int) -> Prediction | None:
+        record = self._read_record(prediction_id)
+        fits = record is not None and (record.attempt_id, record.seed) == (str(attempt_id), seed)
+        return self._prediction(prediction_id, record) if record is not None and fits else None
+
     def cancel(self, prediction_id: str) -> Prediction | NotYet | Gone:
         answer = self.fetch(prediction_id)
         record = self._read_record(prediction_id)

@@ -46,9 +46,9 @@ class ReplicatePredictor:
     Cancel-After, raise on the documented status `aborted`, and hide `data_removed` (all read and measured in 1.0.7,
     which is pinned). No request is ever repeated here; the sweep asks again.
 
-    A lost prediction is found by its seed. A model without one is matched by the attempt id in the webhook address,
-    which the single prediction shows but a list result may lack; if neither shows it, the answer is `NotYet`, never
-    "there is none".
+    A lost prediction is known by its seed, in the list or where a webhook names it. A model without one is matched by
+    the attempt id in the webhook address, which the single prediction shows but a list result may lack; if neither
+    shows it, the answer is `NotYet`, never "there is none".
 
     Attributes:
         limits: what the `ratelimit-*` headers last said, by kind of request.
@@ -172,6 +172,14 @@ class ReplicatePredictor:
         if undecided and not found:
             return NotYet(5.0, "some predictions do not show for which attempt they were made")
         return sorted(found, key=lambda prediction: prediction.created_at)
+
+    def recognise(self, prediction_id: str, attempt_id: UUID, seed: int) -> Prediction | None:
+        until = self._in(self._fetch_seconds)
+        try:
+            entry = self._request("GET", f"/v1/predictions/{prediction_id}", until)
+            return prediction_from(entry, self._model) if self._fits(entry, attempt_id, seed, until) else None
+        except (Refused, httpx.HTTPError, ValueError):
+            return None
 
     def cancel(self, prediction_id: str) -> Prediction | NotYet | Gone:
         until = self._in(self._call_seconds)

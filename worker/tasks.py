@@ -65,8 +65,8 @@ def start_photo(photo_id: str) -> None:
 
 
 @app.task(name=COLLECT_PHOTO)
-def collect_photo(photo_id: str, hinted: bool = False) -> None:
-    _generation().collect(UUID(photo_id), hinted=hinted)
+def collect_photo(photo_id: str, hinted: bool = False, prediction_id: str | None = None) -> None:
+    _generation().collect(UUID(photo_id), hinted=hinted, named=prediction_id)
 
 
 @app.task(name=CLOSE_ATTEMPT)

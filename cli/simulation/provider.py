@@ -98,6 +98,14 @@ class SimulatedProvider:
             run.known_to_us = True
         return [replace(run.prediction) for run in found]
 
+    def recognise(self, prediction_id: str, attempt_id: UUID, seed: int) -> Prediction | None:
+        self.boundary("before the look at what a webhook named")
+        run = self.runs.get(prediction_id)
+        if run is None or run.order.attempt_id != attempt_id or self.dice.strikes("provider does not answer"):
+            return None
+        run.known_to_us = True
+        return self._as_it_stands(run)
+
     def cancel(self, prediction_id: str) -> Prediction | NotYet | Gone:
         if self.dice.strikes("provider does not answer"):
             return NotYet(2, "no answer")
