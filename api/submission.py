@@ -140,6 +140,7 @@ class Submitter:
             idempotency_key=submission.idempotency_key,
             request_fingerprint=fingerprint,
             deadline_seconds=self._settings.job_deadline_seconds,
+            delivery_wanted=self._settings.site_webhook_url is not None,
         )
         try:
             # As late as a step that needs no transaction can be: a refusal or an outage before it used nothing up.

@@ -20,8 +20,8 @@ def doctor(
     """Try every part for real, and say in a line what is wrong with it and what to do.
 
     Looks at the parts that the environment and .env name or, where they name no servers, at those of a `cuggu serve`
-    that runs here: database and its migrations, Redis, storage, faces, generator, webhook address. Each is given ten
-    seconds. Ends with status 1 if something is wrong. Never prints secrets.
+    that runs here: database and its migrations, Redis, storage, faces, generator, webhook address, the site's own.
+    Each is given ten seconds. Ends with status 1 if something is wrong. Never prints secrets.
     """
     with unlogged():
         findings = _examine()

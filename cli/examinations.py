@@ -206,6 +206,20 @@ def _webhooks(settings: Settings) -> str:
     return "reached from here, and it refuses what is not signed"
 
 
+def _site(settings: Settings) -> str:
+    from worker.webhook_sender import WebhookSender  # noqa: PLC0415
+
+    if settings.site_webhook_url is None:
+        return "SITE_WEBHOOK_URL is not set: the site asks how its jobs ended"
+    # Unsigned, so it must be refused, and changes nothing.
+    answer = WebhookSender(settings).post_unsigned()
+    if answer.taken:
+        raise Wrong("it took a message that nobody had signed", "let the site verify the signature before anything")
+    if answer.http_status not in {400, 401, 403}:
+        raise Wrong(f"to an unsigned message: {answer.says}", "check SITE_WEBHOOK_URL; the site must answer 401 to it")
+    return "reached from here, and it refuses what is not signed"
+
+
 def _address(url: str) -> str:
     """Host, port and name; never user or password."""
     try:
@@ -235,6 +249,10 @@ def _generator_name(settings: Settings) -> str:
     return "local previews" if settings.predictor == "preview" else f"replicate, {settings.replicate_model}"
 
 
+def _site_name(settings: Settings) -> str:
+    return _host(settings.site_webhook_url) if settings.site_webhook_url else "nobody is told"
+
+
 EXAMINATIONS: Mapping[str, Examination] = MappingProxyType(
     {
         "database": Examination(lambda settings: _address(settings.database_url), _database, "DATABASE_URL"),
@@ -243,6 +261,7 @@ EXAMINATIONS: Mapping[str, Examination] = MappingProxyType(
         "faces": Examination(_faces_name, _faces),
         "generator": Examination(_generator_name, _generator),
         "webhooks": Examination(lambda settings: f"{settings.public_url.rstrip('/')}{WEBHOOK_PATH}", _webhooks),
+        "site": Examination(_site_name, _site),
     }
 )
 

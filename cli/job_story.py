@@ -10,14 +10,14 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from shared.free_retry import reference_of
-from shared.models import Attempt, Job, JobEvent, LedgerEntry, Photo, User
+from shared.models import Attempt, Delivery, Job, JobEvent, LedgerEntry, Photo, User
 
 ID_DIGITS = 32
 ID_DIGITS_MIN = 8
 
 # Rows of one transaction bear one time. Then an attempt's end explains its photo's, that one its job's, and that one
-# the credit's; a grant comes before the charge that it pays for.
-_RANKS = ("attempt ended", "photo", "attempt began", "job", "ledger")
+# the credit's; a grant comes before the charge that it pays for. The site is told last.
+_RANKS = ("attempt ended", "photo", "attempt began", "job", "ledger", "delivery")
 
 
 class NoOneJob(Exception):
@@ -42,6 +42,7 @@ class Story:
     photos: list[Photo]
     attempts: list[tuple[int, Attempt]]  # with the photo's slot
     ledger: list[LedgerEntry]
+    delivery: Delivery | None  # of the webhook that tells the site of the job's end
     costs: dict[str, Decimal]  # by currency
     lines: list[Line]
 
@@ -79,6 +80,7 @@ def read_story(session: Session, job_id: UUID) -> Story:
         .where(or_(LedgerEntry.job_id == job_id, LedgerEntry.reference.in_(references)))
         .order_by(LedgerEntry.id)
     ).all()
+    delivery = session.scalar(select(Delivery).where(Delivery.job_id == job_id))
     costs: dict[str, Decimal] = {}
     for attempt in tried:
         costs[attempt.currency] = costs.get(attempt.currency, Decimal(0)) + attempt.cost
@@ -87,9 +89,10 @@ def read_story(session: Session, job_id: UUID) -> Story:
         *((_rank_of(event), _event_line(event, slots)) for event in events),
         *(line for slot, attempt in attempts for line in _attempt_lines(slot, attempt)),
         *((_RANKS.index("ledger"), _ledger_line(entry)) for entry in ledger),
+        *((_RANKS.index("delivery"), line) for line in _delivery_lines(delivery)),
     ]
     lines = [line for _, line in sorted(told, key=lambda ranked: (ranked[1].at, ranked[0]))]
-    return Story(job, email, _states(job, events), list(photos), attempts, list(ledger), costs, lines)
+    return Story(job, email, _states(job, events), list(photos), attempts, list(ledger), delivery, costs, lines)
 
 
 def _states(job: Job, events: Any) -> list[tuple[str, datetime]]:
@@ -136,3 +139,17 @@ def _ledger_line(entry: LedgerEntry) -> Line:
     if entry.reference is not None:
         details["reference"] = entry.reference
     return Line(entry.created_at, f"credit {entry.kind}", details=details)
+
+
+def _delivery_lines(delivery: Delivery | None) -> list[Line]:
+    """Single tries are in the log; the row knows the first and what came of the last."""
+    if delivery is None:
+        return []
+    lines = []
+    if delivery.first_tried_at is not None:
+        lines.append(Line(delivery.first_tried_at, "delivery first tried", details={"delivery_id": delivery.id}))
+    if delivery.ended_at is not None:
+        told = {"tries": delivery.tries, "status": delivery.last_status, "error": delivery.last_error}
+        details = {name: value for name, value in told.items() if value is not None}
+        lines.append(Line(delivery.ended_at, f"delivery {delivery.status}", details=details))
+    return lines

@@ -69,6 +69,7 @@ def retry(
                 failed_id,
                 reason.strip(),
                 deadline_seconds=settings.job_deadline_seconds,
+                delivery_wanted=settings.site_webhook_url is not None,
             )
         except (NoOneJob, NotRetried) as error:
             raise stop(str(error)) from None
@@ -91,6 +92,7 @@ def _as_json(story: Story) -> dict[str, Any]:
         "photos": [_columns(photo) for photo in story.photos],
         "attempts": [{"slot": slot} | _columns(attempt) for slot, attempt in story.attempts],
         "ledger": [_columns(entry) for entry in story.ledger],
+        "delivery": None if story.delivery is None else _columns(story.delivery),
         "costs": story.costs,
         "story": lines,
     }
@@ -121,12 +123,22 @@ def _show(story: Story) -> None:
     typer.echo(f"deadline  {_time(job.deadline_at)} UTC")
     deleted = f"deleted at {_time(job.portrait_deleted_at)} UTC" if job.portrait_deleted_at else str(job.portrait_id)
     typer.echo(f"portrait  {deleted}")
+    typer.echo(f"delivery  {_delivery(story)}")
     costs = ", ".join(f"{cost} {currency}" for currency, cost in story.costs.items()) or "nothing"
     typer.echo(f"cost      {costs}, for {len(story.attempts)} attempts")
     console = Console(width=max(160, Console().width), markup=False, highlight=False)
     for table in (_photos(story), _attempts(story), _lines(story)):
         typer.echo()
         console.print(table)
+
+
+def _delivery(story: Story) -> str:
+    delivery = story.delivery
+    if delivery is None:
+        return "when it has ended" if story.job.delivery_wanted else "not wanted"
+    answer = f", {delivery.last_error or f'HTTP {delivery.last_status}'}" if delivery.tries else ""
+    again = f", due at {_time(delivery.next_try_at)} UTC" if delivery.next_try_at else ""
+    return f"{delivery.status}, tries: {delivery.tries}{answer}{again}"
 
 
 def _table(*titles: str) -> Table:

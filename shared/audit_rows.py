@@ -87,6 +87,12 @@ WHERE e.names IS DISTINCT FROM CASE WHEN j.status NOT IN {_ACTIVE_JOB} THEN 'job
     OR (j.completed_at IS NULL) <> (j.status IN {_ACTIVE_JOB})
 """
 
+_DELIVERIES = f"""
+SELECT j.id, format('%s, delivery wanted: %s, delivery: %s', j.status, j.delivery_wanted, d.id IS NOT NULL) AS says
+FROM jobs j LEFT JOIN deliveries d ON d.job_id = j.id
+WHERE (d.id IS NOT NULL) <> (j.delivery_wanted AND j.status NOT IN {_ACTIVE_JOB})
+"""
+
 _UNENDED = f"""
 SELECT p.id, format('%s%s, of job %s, which is %s',
     p.status, CASE WHEN p.lease_token IS NOT NULL THEN ' and leased' ELSE '' END, p.job_id, j.status) AS says
@@ -201,6 +207,7 @@ CHECKS = (
     Check("I2", "charges and refunds are those of the user's own jobs", "ledger_entries", _OWNERS),
     Check("I2", "a job is charged once, and refunded once unless its credit is kept", "jobs", _CREDITS),
     Check("I3", "an ended job was settled once, an active one never", "jobs", _SETTLEMENTS),
+    Check("I3", "the site is told of every end that it wanted to hear of, and of none else", "jobs", _DELIVERIES),
     Check("I3", "nothing of an ended job is in work, nothing that ended is leased", "photos", _UNENDED),
     Check("I5", "no active job is two minutes past its deadline", "jobs", _OVERDUE),
     Check("I7", "each job's events follow the arrows", "jobs", _JOB_ARROWS),

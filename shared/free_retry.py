@@ -37,7 +37,14 @@ def reference_of(job_id: UUID) -> str:
 
 
 def retry_free_of_charge(
-    engine: Engine, storage: ObjectStorage, queue: JobQueue, job_id: UUID, reason: str, *, deadline_seconds: int
+    engine: Engine,
+    storage: ObjectStorage,
+    queue: JobQueue,
+    job_id: UUID,
+    reason: str,
+    *,
+    deadline_seconds: int,
+    delivery_wanted: bool,
 ) -> Retried:
     """Make a new job like this one, for the same user; the reason stands in both jobs' stories.
 
@@ -58,7 +65,7 @@ def retry_free_of_charge(
     storage.put(key, portrait.body, portrait.content_type)
     try:
         with Session(engine) as session, session.begin():
-            new_id, photo_ids = _accept(session, job_id, new_portrait_id, reason, deadline_seconds)
+            new_id, photo_ids = _accept(session, job_id, new_portrait_id, reason, deadline_seconds, delivery_wanted)
     except NotRetried:
         with Session(engine) as session, session.begin():
             loose_objects.let_go(session, key)
@@ -79,7 +86,7 @@ def _retriable(session: Session, job: Job | None) -> Job:
 
 
 def _accept(
-    session: Session, job_id: UUID, portrait_id: UUID, reason: str, deadline_seconds: int
+    session: Session, job_id: UUID, portrait_id: UUID, reason: str, deadline_seconds: int, delivery_wanted: bool
 ) -> tuple[UUID, tuple[UUID, ...]]:
     # Under the lock nobody else retries the job, and nobody deletes the portrait that was just copied.
     job = _retriable(session, jobs.lock(session, job_id))
@@ -96,6 +103,7 @@ def _accept(
         idempotency_key=None,
         request_fingerprint=job.request_fingerprint,
         deadline_seconds=deadline_seconds,
+        delivery_wanted=delivery_wanted,
     )
     accepted = jobs.accept(session, new)
     if accepted is None:

@@ -14,7 +14,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from shared import credits, loose_objects
+from shared import credits, deliveries, loose_objects
 from shared.database import db_now
 from shared.errors import JobEnded, NotFound, PhotoNotStored
 from shared.models import (
@@ -42,6 +42,7 @@ class NewJob:
     idempotency_key: str | None
     request_fingerprint: str
     deadline_seconds: int
+    delivery_wanted: bool  # whether the site is told of the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ def accept(session: Session, new: NewJob) -> Accepted | None:
             portrait_id=new.portrait_id,
             idempotency_key=new.idempotency_key,
             request_fingerprint=new.request_fingerprint,
+            delivery_wanted=new.delivery_wanted,
             deadline_at=db_now() + timedelta(seconds=new.deadline_seconds),
         )
         .on_conflict_do_nothing(index_elements=[Job.user_id, Job.idempotency_key])
@@ -254,4 +256,6 @@ def _settle(
     record_event(
         session, job.id, f"job.{status.lower()}", error_code=error_code, stored=stored, refunded=not keep_credit
     )
+    if job.delivery_wanted:
+        deliveries.begin(session, job.id)
     return Settlement(job.id, status, error_code, stored, refunded_to)

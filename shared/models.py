@@ -21,6 +21,7 @@ from sqlalchemy import (
     Numeric,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -52,6 +53,12 @@ class AttemptOutcome(StrEnum):
     FAILED = "FAILED"
     CANCELED = "CANCELED"
     LOST = "LOST"  # its create call's answer was lost, and no prediction was ever found
+
+
+class DeliveryStatus(StrEnum):
+    WAITING = "WAITING"
+    DELIVERED = "DELIVERED"
+    GIVEN_UP = "GIVEN_UP"
 
 
 class LedgerKind(StrEnum):
@@ -144,6 +151,8 @@ class Job(Base):
     portrait_deleted_at: Mapped[datetime | None]
     idempotency_key: Mapped[str | None]
     request_fingerprint: Mapped[str]  # sha256 over picture, style and role
+    # Whether the site is told of the end. Known from the start, so that nobody who settles the job can forget it.
+    delivery_wanted: Mapped[bool] = mapped_column(server_default=false())
     selected_photo_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("photos.id", name="fk_jobs_selected_photo_id_photos", use_alter=True)
     )
@@ -193,6 +202,9 @@ class Attempt(Base):
         # Two workers can never both be about to pay for one photo.
         Index("uq_attempts_one_open", "photo_id", unique=True, postgresql_where=text("outcome = 'OPEN'")),
         Index("ix_attempts_unclosed", "close_due_at", postgresql_where=text("close_due_at IS NOT NULL")),
+        # What is counted over the whole history (api/routes/metrics.py).
+        Index("ix_attempts_lost", "ended_at", postgresql_where=text("outcome = 'LOST'")),
+        Index("ix_attempts_duplicate", "cost", postgresql_where=text("error_code = 'duplicate'")),
         CheckConstraint("(outcome = 'OPEN') = (ended_at IS NULL)", name="ended_at_when_ended"),
     )
 
@@ -228,6 +240,32 @@ class LooseObject(Base):
 
     object_key: Mapped[str] = mapped_column(primary_key=True)
     delete_after: Mapped[datetime]
+
+
+class Delivery(Base):
+    """The webhook that tells the site of one job's end, tried until it is taken or its time is over."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("job_id"),  # a job ends once
+        CheckConstraint("(status = 'WAITING') = (next_try_at IS NOT NULL)", name="next_try_at_when_waiting"),
+        CheckConstraint("(status = 'WAITING') = (ended_at IS NULL)", name="ended_at_when_ended"),
+        Index("ix_deliveries_due", "next_try_at", postgresql_where=text("status = 'WAITING'")),
+        Index("ix_deliveries_given_up", "ended_at", postgresql_where=text("status = 'GIVEN_UP'")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"))
+    status: Mapped[DeliveryStatus] = mapped_column(_words(DeliveryStatus), server_default=DeliveryStatus.WAITING.value)
+    tries: Mapped[int] = mapped_column(server_default=text("0"))
+    # When it may be tried, or tried again; during a try, when that one counts as lost.
+    next_try_at: Mapped[datetime | None] = mapped_column(server_default=db_now())
+    sent_at: Mapped[datetime | None]  # when the queue was last told that it is due; empty once a try has ended
+    last_status: Mapped[int | None]  # what the last try was answered with, if it was
+    last_error: Mapped[str | None]  # why it was not taken, in our words
+    created_at: Mapped[datetime] = mapped_column(server_default=db_now())  # the job's end
+    first_tried_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
 
 
 class JobEvent(Base):

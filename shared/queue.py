@@ -18,6 +18,7 @@ from shared.settings import Settings
 START_PHOTO = "start_photo"
 COLLECT_PHOTO = "collect_photo"
 CLOSE_ATTEMPT = "close_attempt"
+DELIVER_WEBHOOK = "deliver_webhook"
 SWEEP = "sweep"
 DELETE_LOOSE_OBJECTS = "delete_loose_objects"
 
@@ -48,6 +49,7 @@ def make_celery(settings: Settings, *, socket_timeout_seconds: float = PUBLISHER
             START_PHOTO: {"queue": START_QUEUE},
             COLLECT_PHOTO: {"queue": COLLECT_QUEUE},
             CLOSE_ATTEMPT: {"queue": MAINTENANCE_QUEUE},
+            DELIVER_WEBHOOK: {"queue": MAINTENANCE_QUEUE},
             SWEEP: {"queue": MAINTENANCE_QUEUE},
             DELETE_LOOSE_OBJECTS: {"queue": MAINTENANCE_QUEUE},
         },
@@ -97,6 +99,9 @@ class JobQueue:
 
     def close_attempts(self, attempt_ids: Iterable[UUID]) -> bool:
         return self._send(CLOSE_ATTEMPT, attempt_ids)
+
+    def deliver_webhooks(self, delivery_ids: Iterable[UUID]) -> bool:
+        return self._send(DELIVER_WEBHOOK, delivery_ids)
 
     def _send(self, task: str, ids: Iterable[UUID], **options: bool | str | None) -> bool:
         for item in ids:

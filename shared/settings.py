@@ -3,9 +3,11 @@
 The unit stands in the name. `.env.example` lists the same names in the same order.
 """
 
+from base64 import b64decode
 from functools import cache
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -58,6 +60,7 @@ class Settings(BaseSettings):
     azure_face_endpoint: str | None = Field(None, description="https://NAME.cognitiveservices.azure.com")
     azure_face_api_key: SecretStr | None = None
     azure_face_timeout_seconds: float = Field(5.0, description="for connecting, and again for each read")
+    azure_face_calls_per_minute: int = Field(20, ge=1, description="Azure's limit: 20 on the free tier, 600 on S0")
     face_verdict_seconds: int = Field(600, description="how long a verdict is remembered by the picture's hash")
 
     # --- Files
@@ -93,6 +96,15 @@ class Settings(BaseSettings):
     resend_seconds: float = Field(10.0, description="a photo whose message was not acted on is sent again after this")
     worker_threads: int = Field(16, description="short steps one worker process runs side by side")
 
+    # --- Telling the site
+    site_webhook_url: str | None = Field(None, description="https address that is told how each job ended")
+    site_webhook_secrets: tuple[SecretStr, ...] = Field(
+        (), description="whsec_...; each signs, so the site may know either of two while one is being rotated"
+    )
+    site_webhook_private_addresses: bool = Field(
+        False, description="true lets webhooks go to this machine or network, and over plain http"
+    )
+
     @model_validator(mode="after")
     def _chosen_adapters_have_what_they_need(self) -> Self:
         needs = {
@@ -106,9 +118,39 @@ class Settings(BaseSettings):
             missing = [field.upper() for field in required if getattr(self, field) is None]
             if getattr(self, name) == choice and missing:
                 raise ValueError(f"{name.upper()}={choice} needs {' and '.join(missing)}")
+        if self.site_webhook_url is not None:
+            _check_site_webhook(self.site_webhook_url, self.site_webhook_secrets, self.site_webhook_private_addresses)
         if self.jwt_secret and len(self.jwt_secret.get_secret_value()) < 32:
             raise ValueError("JWT_SECRET must be at least 32 bytes long")
         return self
+
+
+def _check_site_webhook(url: str, secrets: tuple[SecretStr, ...], private_addresses: bool) -> None:
+    """Raises ValueError for what no delivery could be made with; the values stay out of its words."""
+    address = urlsplit(url)
+    if address.scheme != "https" and not (private_addresses and address.scheme == "http"):
+        raise ValueError("SITE_WEBHOOK_URL must begin with https://")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("SITE_WEBHOOK_URL must be plain ASCII, a host's name in its xn-- form")
+    if not address.hostname or address.username is not None or address.password is not None or address.fragment:
+        raise ValueError("SITE_WEBHOOK_URL must name a host, and neither a user nor a fragment")
+    if address.port == 0:  # reading it raises ValueError for what is no port at all
+        raise ValueError("SITE_WEBHOOK_URL names no port that there is")
+    if not secrets:
+        raise ValueError("SITE_WEBHOOK_URL needs SITE_WEBHOOK_SECRETS")
+    for secret in secrets:
+        prefix, _, key = secret.get_secret_value().partition("_")
+        # Standard Webhooks, signature scheme: 24 to 64 random bytes.
+        if prefix != "whsec" or not 24 <= len(_decoded(key)) <= 64:
+            raise ValueError("SITE_WEBHOOK_SECRETS must each be whsec_ and the base64 of 24 to 64 bytes")
+
+
+def _decoded(base64: str) -> bytes:
+    """Nothing where it is not base64."""
+    try:
+        return b64decode(base64, validate=True)
+    except ValueError:
+        return b""
 
 
 @cache

@@ -12,7 +12,13 @@ def new_user(session: Session, *, credit: int = 2) -> UUID:
     return credits.provision_user(session, f"{uuid4().hex}@example.com", credit)
 
 
-def new_job(user_id: UUID, *, idempotency_key: str | None = None, deadline_seconds: int = 480) -> jobs.NewJob:
+def new_job(
+    user_id: UUID,
+    *,
+    idempotency_key: str | None = None,
+    deadline_seconds: int = 480,
+    delivery_wanted: bool = False,
+) -> jobs.NewJob:
     job_id = uuid4()
     return jobs.NewJob(
         id=job_id,
@@ -23,6 +29,7 @@ def new_job(user_id: UUID, *, idempotency_key: str | None = None, deadline_secon
         idempotency_key=idempotency_key,
         request_fingerprint="f" * 64,
         deadline_seconds=deadline_seconds,
+        delivery_wanted=delivery_wanted,
     )
 
 

@@ -53,7 +53,7 @@ class World:
     def accept(self, name: str, *, deadline_seconds: int = 480) -> UUID:
         with Session(self.engine) as session, session.begin():
             self.users[name] = new_user(session)
-            new = new_job(self.users[name], deadline_seconds=deadline_seconds)
+            new = new_job(self.users[name], deadline_seconds=deadline_seconds, delivery_wanted=name != "failed")
             loose_objects.expect(session, jobs.portrait_key(new.portrait_id))
         self.storage.put(jobs.portrait_key(new.portrait_id), b"portrait", "image/jpeg")
         with Session(self.engine) as session, session.begin():
@@ -298,6 +298,16 @@ PLANTED: dict[str, tuple[str, str, set[tuple[str, str]]]] = {
         "queued",
         "UPDATE jobs SET deadline_at = now() - interval '130 seconds' WHERE id = :job",
         {("I5", JOB)},
+    ),
+    "I3: an end that the site is not told of": (
+        "completed",
+        "DELETE FROM deliveries WHERE job_id = :job",
+        {("I3", JOB)},
+    ),
+    "I3: the site told of a job that has not ended": (
+        "processing",
+        "INSERT INTO deliveries (id, job_id) VALUES (gen_random_uuid(), :job)",
+        {("I3", JOB)},
     ),
     "I5: a job that nobody finished": (
         "processing",
@@ -631,7 +641,7 @@ def test_the_command_says_what_it_proved_and_how_much_it_looked_at(command: Call
     done = command("--deep")
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert len(lines) == 1 + 15
+    assert len(lines) == 1 + 16
     assert all(line.startswith("ok ") and line.endswith(" 0") for line in lines[1:])
     assert any("I1" in line and "9 users" in line for line in lines)
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from cli.main import app
-from shared import credits, jobs, loose_objects
+from shared import credits, deliveries, jobs, loose_objects
 from shared.audit import audit
 from shared.change_notes import ChangeNotes
 from shared.disk_storage import DiskStorage
@@ -76,7 +76,9 @@ class World:
     def retry(self, job_id: UUID) -> Retried:
         queue = JobQueue(make_celery(self.settings), self.settings.redis_url)
         why = "the provider was down"
-        return retry_free_of_charge(self.engine, self.storage, queue, job_id, why, deadline_seconds=60)
+        return retry_free_of_charge(
+            self.engine, self.storage, queue, job_id, why, deadline_seconds=60, delivery_wanted=True
+        )
 
     def is_sound(self) -> None:
         audited = audit(self.engine, self.storage)
@@ -169,6 +171,31 @@ def test_a_story_can_be_read_and_shows_words_as_they_are(
     assert any(line.split()[:2] == ["3", "FAILED"] and "bad_input: [red]no[/red]" in line for line in lines)
     (last,) = [line for line in lines if "credit REFUND" in line]
     assert "amount=+1 balance_after=2" in last
+
+
+def test_a_story_tells_whether_the_site_was_told(world: World, run: Callable[..., Any]) -> None:
+    _, failed_id = world.failed()
+    assert "delivery  not wanted" in run("show", str(failed_id)).stdout
+    new_id = world.retry(failed_id).job_id
+    assert "delivery  when it has ended" in run("show", str(new_id)).stdout
+    [(user_id,)] = world.rows("SELECT user_id FROM jobs WHERE id = :id", id=new_id)
+    with world.sessions.begin() as session:
+        jobs.cancel(session, user_id, new_id)
+    assert "delivery  WAITING, tries: 0, due at" in run("show", str(new_id)).stdout
+    [(delivery_id,)] = world.rows("SELECT id FROM deliveries")
+    with world.sessions.begin() as session:
+        made = deliveries.claim(session, delivery_id, 30)
+        assert made is not None
+    with world.sessions.begin() as session:
+        deliveries.failed(session, made, 500, "HTTP 500", 60)
+    assert "delivery  WAITING, tries: 1, HTTP 500, due at" in run("show", str(new_id)).stdout
+    with world.sessions.begin() as session:
+        deliveries.delivered(session, made, 204)
+    assert "delivery  DELIVERED, tries: 1, HTTP 204\n" in run("show", str(new_id)).stdout
+    story = json.loads(run("show", str(new_id), "--json").stdout)
+    assert (story["delivery"]["id"], story["delivery"]["status"]) == (str(delivery_id), "DELIVERED")
+    last = story["story"][-1]
+    assert (last["what"], last["details"]) == ("delivery DELIVERED", {"tries": 1, "status": 204})
 
 
 def test_a_job_is_found_by_the_first_digits_of_its_id(

@@ -25,12 +25,13 @@ from shared import credits
 from shared.settings import Settings
 from tests.doubles.azure_double import KEY
 from tests.doubles.processes import start_double
+from tests.doubles.receiver import receiver
 from tests.doubles.replicate_double import TOKEN
 from tests.test_cli_generate import ScriptedApi
 
 EMAIL = "kim@example.com"
 SECRET = "an-unmistakable-secret"
-PARTS = ["database", "redis", "storage", "faces", "generator", "webhooks"]
+PARTS = ["database", "redis", "storage", "faces", "generator", "webhooks", "site"]
 
 
 @pytest.fixture
@@ -302,6 +303,17 @@ def test_the_webhook_address_must_lead_to_somebody_who_refuses_what_is_not_signe
     assert finding.ok is sound
     (sent,) = api.calls("POST /webhooks/replicate")
     assert {"photo", "attempt"} == sent["query"].keys()
+
+
+@pytest.mark.parametrize(("status", "sound"), [(401, True), (400, True), (204, False), (404, False), (302, False)])
+def test_the_site_must_refuse_what_is_not_signed(offline_settings: Settings, status: int, sound: bool) -> None:
+    with receiver() as site:
+        site.statuses.append(status)
+        update = {"site_webhook_url": f"{site.url}/hooks", "site_webhook_private_addresses": True}
+        (finding,) = examine(offline_settings.model_copy(update=update), {"site": EXAMINATIONS["site"]}, [])
+    assert finding.ok is sound, finding
+    assert [post.path for post in site.posts] == ["/hooks"]
+    assert "webhook-signature" not in site.posts[0].headers
 
 
 @pytest.fixture

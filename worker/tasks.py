@@ -8,7 +8,15 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from shared.change_notes import ChangeNotes
 from shared.database import make_engine
-from shared.queue import CLOSE_ATTEMPT, COLLECT_PHOTO, DELETE_LOOSE_OBJECTS, START_PHOTO, SWEEP, JobQueue
+from shared.queue import (
+    CLOSE_ATTEMPT,
+    COLLECT_PHOTO,
+    DELETE_LOOSE_OBJECTS,
+    DELIVER_WEBHOOK,
+    START_PHOTO,
+    SWEEP,
+    JobQueue,
+)
 from shared.settings import get_settings
 from shared.storage import open_storage
 from worker import sweeper
@@ -16,6 +24,7 @@ from worker.closing import Closing
 from worker.generation import Generation
 from worker.main import app
 from worker.predictor import open_predictor
+from worker.site_webhook import SiteWebhook
 
 
 @cache
@@ -52,10 +61,16 @@ def _closing() -> Closing:
     return Closing(made.sessions, made.predictor, made.settings)
 
 
+@cache
+def _site_webhook() -> SiteWebhook:
+    return SiteWebhook(_sessions(), get_settings())
+
+
 @worker_init.connect
 def _build(**_: object) -> None:
     # Once, before the threads come: a wrong setting ends the worker here, with its reason.
     _closing()
+    _site_webhook()
     _queue()
 
 
@@ -72,6 +87,11 @@ def collect_photo(photo_id: str, hinted: bool = False, prediction_id: str | None
 @app.task(name=CLOSE_ATTEMPT)
 def close_attempt(attempt_id: str) -> None:
     _closing().close(UUID(attempt_id))
+
+
+@app.task(name=DELIVER_WEBHOOK)
+def deliver_webhook(delivery_id: str) -> None:
+    _site_webhook().deliver(UUID(delivery_id))
 
 
 @app.task(name=SWEEP)

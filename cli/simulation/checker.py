@@ -45,15 +45,16 @@ def _money(_world: World, connection: Connection) -> list[str]:
 def _settlements(_world: World, connection: Connection) -> list[str]:
     rows = connection.execute(
         text(
-            "SELECT j.id, j.status, count(e.id), min(e.name) FROM jobs j LEFT JOIN job_events e "
-            "ON e.job_id = j.id AND e.name = ANY(:ends) GROUP BY j.id"
+            "SELECT j.id, j.status, count(e.id), min(e.name), "
+            "(SELECT count(*) FROM deliveries d WHERE d.job_id = j.id) "
+            "FROM jobs j LEFT JOIN job_events e ON e.job_id = j.id AND e.name = ANY(:ends) GROUP BY j.id"
         ),
         {"ends": list(ENDS)},
     )
     return [
-        f"I3: job {job} is {status} and was settled {count} times ({name})"
-        for job, status, count, name in rows
-        if count != 1 or name != f"job.{status.lower()}"
+        f"I3: job {job} is {status}, was settled {count} times ({name}) and is told of {deliveries} times"
+        for job, status, count, name, deliveries in rows
+        if count != 1 or name != f"job.{status.lower()}" or deliveries != 1
     ]
 
 

@@ -254,7 +254,15 @@ class World:
             request.job_id = earlier
             return
         new = jobs.NewJob(
-            uuid4(), request.user_id, "CLASSIC", None, uuid4(), request.key, "f", self.settings.job_deadline_seconds
+            id=uuid4(),
+            user_id=request.user_id,
+            style="CLASSIC",
+            role=None,
+            portrait_id=uuid4(),
+            idempotency_key=request.key,
+            request_fingerprint="f",
+            deadline_seconds=self.settings.job_deadline_seconds,
+            delivery_wanted=True,
         )
         key = portrait_key(new.portrait_id)
         with self.sessions.begin() as session:

@@ -1,5 +1,6 @@
 """A small web server within the test: it receives webhooks, and serves the portrait that a vendor fetches."""
 
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ class Received:
 
 @dataclass
 class Receiver:
-    """`statuses` is taken from the front, one for each POST; 204 once it is empty."""
+    """`statuses` is taken from the front, one for each POST; 204 once it is empty. A redirect leads to `/elsewhere`."""
 
     url: str
     files: dict[str, bytes] = field(default_factory=dict)
@@ -34,9 +35,11 @@ class Receiver:
 
 
 @contextmanager
-def receiver() -> Iterator[Receiver]:
+def receiver(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    received = Receiver(f"http://127.0.0.1:{server.server_address[1]}")
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    received = Receiver(f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}")
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -53,6 +56,8 @@ def receiver() -> Iterator[Receiver]:
         def _answer(self, status: int, body: bytes) -> None:
             self.send_response(status)
             self.send_header("content-length", str(len(body)))
+            if 300 <= status < 400:
+                self.send_header("location", f"{received.url}/elsewhere")
             self.end_headers()
             self.wfile.write(body)
 
