@@ -13,6 +13,7 @@ from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import AzureError, ServiceResponseTimeoutError
 from azure.core.pipeline.transport import AioHttpTransport
 
+from api.face_budget import FaceBudget
 from api.faces import FaceBox, FaceVerdict, judge
 from shared.errors import FaceCheckUnavailable
 from shared.settings import Settings
@@ -56,7 +57,8 @@ class _Trouble(Exception):
 class AzureFaceChecker:
     """Asks detection_03 for rectangles only: no face ids and no attributes, so no approval of Microsoft's is needed.
 
-    A check makes at most two calls and takes at most twice `azure_face_timeout_seconds`. The smallest face that
+    A check makes at most two calls, each in its turn of the budget, and takes at most twice
+    `azure_face_timeout_seconds` from its first turn on. The smallest face that
     Azure sees is 36 x 36 pixels in a picture of up to 1920 x 1080, and proportionally larger beyond (Azure docs:
     detection models); a picture with smaller faces only has none.
 
@@ -67,7 +69,8 @@ class AzureFaceChecker:
         if settings.azure_face_endpoint is None or settings.azure_face_api_key is None:
             raise ValueError("AzureFaceChecker needs azure_face_endpoint and azure_face_api_key")
         seconds = settings.azure_face_timeout_seconds
-        self._budget_seconds = 2 * seconds
+        self._longest_seconds = 2 * seconds
+        self._budget = FaceBudget(settings)
         self._client = FaceClient(
             # The portal shows the endpoint with a slash at its end, and the SDK would make `//face/...` of it.
             settings.azure_face_endpoint.rstrip("/"),
@@ -86,12 +89,13 @@ class AzureFaceChecker:
         if len(jpeg) > LARGEST_BYTES:
             log.error("face_check.rejected", size_bytes=len(jpeg), reason="larger than Azure Face takes")
             raise FaceCheckUnavailable(retry_after_seconds=RETRY_AFTER_SECONDS)
+        await self._wait_for_turn()
         try:
             # The SDK's own limits do not bound a whole call: each is for one wait, however many there are.
-            with anyio.fail_after(self._budget_seconds):
+            with anyio.fail_after(self._longest_seconds):
                 faces = await self._detect(jpeg)
         except TimeoutError as error:
-            trouble = _Trouble(None, f"no answer within {self._budget_seconds:g} s", None, timed_out=True)
+            trouble = _Trouble(None, f"no answer within {self._longest_seconds:g} s", None, timed_out=True)
             raise _refusal(trouble) from error
         except _Trouble as trouble:
             raise _refusal(trouble) from trouble
@@ -100,6 +104,7 @@ class AzureFaceChecker:
 
     async def close(self) -> None:
         await self._client.close()
+        await self._budget.close()
 
     async def _detect(self, jpeg: bytes) -> list[FaceBox]:
         """Ask, and once more where that may help. Asking twice is harmless: nothing is stored there."""
@@ -111,7 +116,12 @@ class AzureFaceChecker:
                 raise
             log.info("face_check.retried", status=trouble.status, reason=trouble.message, pause_seconds=pause)
         await anyio.sleep(pause)
+        await self._wait_for_turn()
         return await self._ask(jpeg)
+
+    async def _wait_for_turn(self) -> None:
+        """Raises FaceCheckUnavailable when our turn is further away than a user waits."""
+        await anyio.sleep(await self._budget.turn())
 
     async def _ask(self, jpeg: bytes) -> list[FaceBox]:
         answer: list[Any] = []  # noted before the SDK decodes it: what is not JSON loses its status on the way out
@@ -127,12 +137,15 @@ class AzureFaceChecker:
         except (AzureError, ValueError, TypeError, AttributeError) as error:
             response = answer[-1] if answer else None
             message = str(getattr(error, "message", error))[:300]
-            raise _Trouble(
+            trouble = _Trouble(
                 response.status_code if response is not None else None,
                 message,
                 _retry_after_seconds(response.headers.get("Retry-After") if response is not None else None, message),
                 timed_out=isinstance(error, ServiceResponseTimeoutError),
-            ) from error
+            )
+            if trouble.status == 429:
+                await self._budget.penalise(trouble.retry_after_seconds or RETRY_AFTER_SECONDS)
+            raise trouble from error
 
 
 def _boxes(found: Any) -> list[FaceBox]:

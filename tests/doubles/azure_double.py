@@ -57,6 +57,7 @@ class Dials(BaseModel):
     retry_after_header: bool = Field(True, description="the limit's 429 says it in the header, not in words alone")
     latency_seconds: float = Field(0.0, description="before every answer")
     calls_per_minute: int | None = Field(None, description=f"{F0_CALLS_PER_MINUTE} is the free tier; null: no limit")
+    minute_seconds: float = Field(60.0, description="how long the limit's minute is, to see many of them soon")
     faces: list[Rectangle] | None = Field(None, description="the answer to every sound call; null: look")
 
 
@@ -141,10 +142,10 @@ class AzureDouble:
 
     def _let_in(self) -> None:
         limit, now = self._dials.calls_per_minute, time.monotonic()
-        while self._recent and self._recent[0] <= now - 60:
+        while self._recent and self._recent[0] <= now - self._dials.minute_seconds:
             self._recent.popleft()
         if limit is not None and len(self._recent) >= limit:
-            seconds = math.ceil(self._recent[0] + 60 - now)
+            seconds = math.ceil(self._recent[0] + self._dials.minute_seconds - now)
             raise _Refused(
                 429,
                 "429",
