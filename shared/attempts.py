@@ -23,6 +23,7 @@ from shared.models import Attempt, AttemptOutcome
 # Providers take seeds as signed 32-bit numbers.
 SEED_LIMIT = 2**31
 MODERATED = "moderated"
+DUPLICATE = "duplicate"
 _random = SystemRandom()
 
 
@@ -108,7 +109,7 @@ def record_duplicate(session: Session, attempt: OpenAttempt, prediction_id: str)
             seed=attempt.seed,
             prediction_id=prediction_id,
             outcome=AttemptOutcome.CANCELED,
-            error_code="duplicate",
+            error_code=DUPLICATE,
             submitted_at=db_now(),
             ended_at=db_now(),
             close_due_at=db_now(),
@@ -134,7 +135,8 @@ def end(session: Session, attempt_id: UUID, ended: AttemptEnd) -> bool:
         )
         .values(
             outcome=ended.outcome,
-            error_code=ended.error_code,
+            # A duplicate stays one however its prediction ended: what it cost is money for nothing, and is counted.
+            error_code=case((Attempt.error_code == DUPLICATE, DUPLICATE), else_=ended.error_code),
             error_detail=ended.error_detail,
             cost=ended.cost_usd,
             provider_seconds=ended.provider_seconds,
