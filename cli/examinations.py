@@ -161,6 +161,9 @@ def _faces(settings: Settings) -> str:
         verdict = asyncio.run(look())
     except FaceCheckUnavailable as error:
         cause = error.__cause__
+        if cause is None and settings.face_checker == "azure":
+            wait = error.details["retry_after_seconds"]
+            raise Wrong("all that AZURE_FACE_CALLS_PER_MINUTE allows is used", f"ask again in {wait} seconds") from None
         status, message = getattr(cause, "status", None), getattr(cause, "message", None)
         reason = f"{f'HTTP {status}: ' if status else ''}{message or cause or 'it cannot look'}"
         if settings.face_checker == "azure":

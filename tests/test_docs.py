@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from api.errors import PROBLEMS
 from api.main import create_app
-from api.routes import health
+from api.routes import health, metrics
 from cli.main import app as cuggu
 from shared.models import ACTIVE_JOB, ACTIVE_PHOTO, JobStatus, PhotoStatus
 from shared.settings import Settings
@@ -125,8 +125,8 @@ def test_the_readme_names_every_cuggu_command() -> None:
 def contract(offline_settings: Settings) -> dict[str, Any]:
     paths: dict[str, Any] = create_app(offline_settings).openapi()["paths"]
     calls = {f"{method.upper()} {path}": about for path, way in paths.items() for method, about in way.items()}
-    # Load balancers' routes stand in no schema.
-    for route in health.router.routes:
+    # Load balancers' and Prometheus' routes stand in no schema.
+    for route in [*health.router.routes, *metrics.router.routes]:
         assert isinstance(route, Route)
         calls |= {f"GET {route.path}": {}}
     return calls
