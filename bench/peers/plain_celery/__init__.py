@@ -1,0 +1,1 @@
+"""The same job as a plain Celery + Redis program, to compare with."""
