@@ -64,6 +64,19 @@ def begin(session: Session, photo_id: UUID, provider: str, model: str) -> OpenAt
     return attempt
 
 
+def begin_anew(session: Session, attempt_id: UUID) -> None:
+    """The attempt's age counts from now, the moment before its prediction is asked for.
+
+    What came before, such as reading the portrait, has no bound in time; the call that follows has one.
+    """
+    session.execute(
+        update(Attempt)
+        .where(Attempt.id == attempt_id)
+        .values(created_at=db_now())
+        .execution_options(synchronize_session=False)
+    )
+
+
 def find_open(session: Session, photo_id: UUID) -> OpenAttempt | None:
     """The attempt that may bring this photo."""
     return _one(session, Attempt.photo_id == photo_id, Attempt.outcome == AttemptOutcome.OPEN)

@@ -88,6 +88,27 @@ def release(session: Session, claim: Claim, after_seconds: float) -> None:
     _change(session, claim, lease_token=None, next_check_at=_in(after_seconds))
 
 
+def hand_back(session: Session, claim: Claim, *, nothing_sent: bool) -> None:
+    """Give the photo back unfinished, for another worker to go on at once. Raises LeaseLost.
+
+    `nothing_sent`: an attempt that the claim's holder has opened was not sent to the provider, and will not be.
+    """
+    if nothing_sent:
+        _lock_wanted_job(session, claim)  # as `open_attempt` does: from here on there is an attempt, or will be none
+        attempt = attempts.find_open(session, claim.photo_id)
+        if attempt is not None:
+            withdraw_attempt(session, claim, attempt, 0)
+            return
+    release(session, claim, 0)
+
+
+def send_again(session: Session, photo_id: UUID) -> None:
+    """The message about this photo was not acted on: let the sweep send another as soon as the photo is due."""
+    session.execute(
+        update(Photo).where(Photo.id == photo_id).values(sent_at=None).execution_options(synchronize_session=False)
+    )
+
+
 def open_attempt(session: Session, claim: Claim, provider: str, model: str) -> OpenAttempt:
     """PENDING -> GENERATING: write down that a prediction is about to be paid for, before it is.
 

@@ -4,12 +4,14 @@ Every step claims the photo, closes its transaction before it calls anybody, and
 A step that dies in between is found by its lease, and the next one goes on from the last recovery point.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from decimal import Decimal
 from uuid import UUID
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from shared import attempts, loose_objects, photos
@@ -24,6 +26,7 @@ from shared.settings import Settings
 from shared.settlement_log import log_settlement
 from shared.storage import ObjectNotFound, ObjectStorage
 from shared.styles import Role, Style, build_prompt
+from worker.held_claims import HeldClaims
 from worker.kept_lease import KeptLease
 from worker.predictor import (
     Gone,
@@ -53,18 +56,14 @@ class Generation:
     predictor: Predictor
     notes: ChangeNotes
     settings: Settings
+    held: HeldClaims = field(default_factory=HeldClaims)
 
     def start(self, photo_id: UUID) -> None:
         """Begin a prediction for a photo that waits for one."""
         claim = self._claim(photo_id, PhotoStatus.PENDING)
-        if claim is None:
-            return
-        with structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), photo_id=str(photo_id)):
-            try:
-                with self._keeping(claim):
-                    self._start(claim)
-            except LeaseLost:
-                log.warning("lease.lost", step="start")
+        if claim is not None:
+            with self._step("start", claim):
+                self._start(claim)
 
     def collect(self, photo_id: UUID, *, hinted: bool = False, named: str | None = None) -> None:
         """Look at the prediction of a photo that is being generated, and store it once it is there.
@@ -72,14 +71,29 @@ class Generation:
         `hinted`: news came that it has ended. `named`: the id of the prediction that the news was about.
         """
         claim = self._claim(photo_id, PhotoStatus.GENERATING, hinted=hinted)
-        if claim is None:
-            return
-        with structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), photo_id=str(photo_id)):
+        if claim is not None:
+            with self._step("collect", claim):
+                self._collect(claim, named)
+
+    def hand_back(self) -> None:
+        """Begin no step any more, and give every photo that is held here to whoever comes first.
+
+        Steps that still run may end or be killed: their next write is refused, and what they create meanwhile is
+        written down, or found by its seed. May be called at any time, and twice.
+        """
+        handed_back = 0
+        for held in self.held.close():
             try:
-                with self._keeping(claim):
-                    self._collect(claim, named)
-            except LeaseLost:
-                log.warning("lease.lost", step="collect")
+                with self.sessions.begin() as session:
+                    photos.hand_back(session, held.claim, nothing_sent=not held.sent)
+            except LeaseLost:  # its step has just ended
+                continue
+            except SQLAlchemyError as error:  # the end of its lease will do the same, later
+                log.warning("photo.not_handed_back", photo_id=str(held.claim.photo_id), error=str(error))
+                continue
+            handed_back += 1
+        if handed_back:
+            log.info("photos.handed_back", count=handed_back)
 
     # --- start
 
@@ -129,8 +143,15 @@ class Generation:
             portrait_url=self.storage.signed_url(key),
             read_portrait=lambda: self.storage.get(key).body,
             webhook_url=webhook_url,
-            before_paying=lambda: self._renew(claim),
+            before_paying=lambda: self._before_paying(claim, attempt),
         )
+
+    def _before_paying(self, claim: Claim, attempt: OpenAttempt) -> None:
+        self.held.sending(claim)
+        with self.sessions.begin() as session:
+            photos.renew(session, claim, self.settings.lease_seconds)
+            # From here on it is counted how long the answer can be on its way, whoever asks.
+            attempts.begin_anew(session, attempt.id)
 
     def _submitted(self, claim: Claim, attempt: OpenAttempt, prediction: Prediction) -> None:
         # In a transaction of its own: this fact must stay even when the lease was lost meanwhile.
@@ -271,18 +292,36 @@ class Generation:
         with self.sessions.begin() as session:
             photos.release(session, claim, after_seconds)
 
-    def _keeping(self, claim: Claim) -> KeptLease:
-        return KeptLease(lambda: self._renew(claim), every_seconds=self.settings.lease_seconds / 3)
+    @contextmanager
+    def _step(self, name: str, claim: Claim) -> Iterator[None]:
+        """What surrounds every step: the lease is kept, and the claim known to `hand_back`."""
+        with structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), photo_id=str(claim.photo_id)):
+            try:
+                with KeptLease(lambda: self._renew(claim), every_seconds=self.settings.lease_seconds / 3):
+                    yield
+            except LeaseLost:
+                log.warning("lease.lost", step=name)
+            finally:
+                self.held.drop(claim)
 
     def _renew(self, claim: Claim) -> None:
         with self.sessions.begin() as session:
             photos.renew(session, claim, self.settings.lease_seconds)
 
     def _claim(self, photo_id: UUID, expected: PhotoStatus, *, hinted: bool = False) -> Claim | None:
+        claim = None
         with self.sessions.begin() as session:
-            claim = photos.claim(session, photo_id, expected, self.settings.lease_seconds, hinted=hinted)
+            if self.held.refusing:
+                photos.send_again(session, photo_id)  # the message that brought us here is used up
+            else:
+                claim = photos.claim(session, photo_id, expected, self.settings.lease_seconds, hinted=hinted)
         if claim is None:
             log.debug("photo.not_due", photo_id=str(photo_id), expected=expected)
+            return None
+        # A photo that is being generated may have been sent, by whomever: only a search can tell.
+        if not self.held.take(claim, sent=expected is PhotoStatus.GENERATING):
+            self._release(claim, 0)
+            return None
         return claim
 
 
