@@ -14,6 +14,7 @@ from api.auth import Authenticator, is_loopback
 from api.changes import JobChanges
 from api.errors import preferred_language
 from api.rate_limit import RateLimits
+from api.readiness import DatabaseProbe
 from api.submission import Submitter
 from api.upload import Submission, receive_submission
 from api.webhook_verifier import WebhookVerifier
@@ -38,6 +39,7 @@ class Parts:
     queue: JobQueue
     webhooks: WebhookVerifier
     redis: Redis
+    database: DatabaseProbe
 
 
 # Coroutines, though they wait for nothing: FastAPI calls a plain function in the threads that pictures keep busy.

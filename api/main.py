@@ -12,6 +12,7 @@ from api.dependencies import Parts
 from api.errors import install_error_renderer
 from api.faces import open_face_checker
 from api.rate_limit import RateLimits
+from api.readiness import DatabaseProbe
 from api.redis_guard import RedisGuard, impatient_redis
 from api.remembered_faces import RememberedFaces
 from api.request_id import RequestId
@@ -82,6 +83,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             queue=queue,
             webhooks=WebhookVerifier(settings.replicate_webhook_secrets, redis, guard),
             redis=redis,
+            database=DatabaseProbe(settings.database_url),
             submitter=Submitter(
                 settings=settings,
                 sessions=sessions,

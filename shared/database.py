@@ -1,5 +1,8 @@
 """Engines for PostgreSQL, and the one clock that all rows are timed by."""
 
+import asyncio
+
+import psycopg
 from sqlalchemy import DateTime, Engine, create_engine, func
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -26,6 +29,23 @@ def db_now() -> Function[DateTime]:
 def driver_url(database_url: str) -> str:
     """`postgresql://...` with the driver we use, psycopg 3, written into it."""
     return make_url(database_url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+async def database_fault(database_url: str, within_seconds: float = 2.0) -> str | None:
+    """What is wrong with the database as somebody new to it finds it; None when nothing is.
+
+    By a connection of its own, because one from a pool cannot be given up while a server that hangs owes it an answer.
+    """
+    url = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        async with asyncio.timeout(within_seconds):
+            connection = await psycopg.AsyncConnection.connect(url, application_name="cuggu")
+            await connection.close()
+    except TimeoutError:
+        return f"no answer within {within_seconds:g} s"
+    except (psycopg.Error, OSError) as error:
+        return str(error)
+    return None
 
 
 def _connect_args() -> dict[str, object]:

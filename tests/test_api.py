@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -11,7 +12,7 @@ from fastapi import FastAPI, Request
 
 from api.errors import preferred_language
 from shared.settings import Settings
-from tests.api_client import Client, application, events, leaving, refused, serve
+from tests.api_client import Client, application, events, hanging_server, leaving, refused, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -135,6 +136,18 @@ async def test_without_a_database_one_is_asked_to_come_back(away: Client, caplog
     assert "Traceback" not in caplog.text
     assert PASSWORD not in caplog.text
     assert away.email not in caplog.text
+
+
+async def test_a_database_that_hangs_does_not_hang_what_is_said_of_it(settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        address = stack.enter_context(hanging_server())
+        hung = settings.model_copy(update={"database_url": f"postgresql://cuggu:{PASSWORD}@{address}/cuggu"})
+        http = await serve(stack, hung)
+        began = time.monotonic()
+        answers = await asyncio.gather(*(http.get("/readyz") for _ in range(20)))
+        assert time.monotonic() - began < 4
+        assert {answer.status_code for answer in answers} == {503}
+        assert answers[0].json() == {"database": False, "redis": True}
 
 
 async def test_a_pool_with_nothing_to_lend_is_no_crash(client: Client) -> None:

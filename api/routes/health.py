@@ -1,15 +1,14 @@
 """For load balancers and people who wonder."""
 
+import asyncio
+
 import redis
-import structlog
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from redis.asyncio import Redis
 
 from api.dependencies import PartsDep
 
-log = structlog.get_logger()
 router = APIRouter(tags=["health"])
 
 
@@ -21,16 +20,16 @@ async def healthz() -> Response:
 
 @router.get("/readyz", include_in_schema=False)
 async def readyz(parts: PartsDep) -> Response:
-    """Whether requests can be served: the database must answer. Redis may be away; then things are slower."""
-    answers = {"database": True, "redis": True}
+    """Whether requests can be served: the database must answer. Redis may be away; then things are slower.
+
+    It comes within about two seconds, also when a server hangs.
+    """
+    database, redis_answers = await asyncio.gather(parts.database.answers(), _answers(parts.redis))
+    return JSONResponse({"database": database, "redis": redis_answers}, 200 if database else 503)
+
+
+async def _answers(client: Redis) -> bool:
     try:
-        async with parts.sessions() as session:
-            await session.execute(text("SELECT 1"))
-    except (SQLAlchemyError, OSError) as error:
-        log.warning("database.unreachable", error=str(error))
-        answers["database"] = False
-    try:
-        await parts.redis.ping()
+        return bool(await client.ping())
     except (redis.RedisError, OSError):
-        answers["redis"] = False
-    return JSONResponse(answers, 200 if answers["database"] else 503)
+        return False
