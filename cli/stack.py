@@ -16,8 +16,18 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from cli.embedded import EmbeddedPostgres, EmbeddedRedis
-from cli.processes import Lock, StartFailed, end_child, end_leftover, listen_error, make_data_dir, start_child, tail
-from cli.readiness import WorkerPing, answers
+from cli.processes import (
+    Lock,
+    StartFailed,
+    end_child,
+    end_leftover,
+    free_port,
+    listen_error,
+    make_data_dir,
+    start_child,
+    tail,
+)
+from cli.readiness import answers
 
 # The one table of what runs. Procfile, containers and services say the same, and a test compares them.
 # Addresses and secrets come by environment (API_HOST, API_PORT, FLOWER_PORT, FLOWER_BASIC_AUTH, ...).
@@ -43,6 +53,7 @@ class Ended(Exception):
 class _Child:
     process: subprocess.Popen[bytes]
     started_at: float
+    health_url: str | None  # where a worker says how it is
     failures: int = 0
     next_start_at: float | None = None  # it died, and comes back then
 
@@ -105,7 +116,6 @@ class Stack:
         self._servers: list[EmbeddedPostgres | EmbeddedRedis] = []
         self._children: dict[str, _Child] = {}
         self._lock: Lock | None = None
-        self._worker_ping: WorkerPing | None = None
 
     def start(self) -> None:
         """Start everything. Raises StartFailed or Ended, after stopping what had been started."""
@@ -139,7 +149,7 @@ class Stack:
             raise
 
     def wait_ready(self, timeout_seconds: float = 90) -> None:
-        """Return when the API answers /readyz, every worker consumes, and Flower answers.
+        """Return when the API and every worker answer /readyz, and Flower answers.
 
         Raises:
             StartFailed: a process exited, or the time is over.
@@ -184,9 +194,6 @@ class Stack:
         kinds = list(STOP_SECONDS)
         for name in sorted(self._children, key=lambda name: kinds.index(_kind(name))):
             self.stop_process(name)
-        if self._worker_ping:
-            self._worker_ping.close()
-            self._worker_ping = None
         for server in reversed(self._servers):
             server.stop(self.hurry)
         self._servers.clear()
@@ -202,8 +209,13 @@ class Stack:
         argv = [str(beside_python if beside_python.exists() else program)]
         argv += [word.replace("worker@%h", f"{name}@%h") for word in arguments]
         failures = self._children[name].failures if name in self._children else 0
-        process = start_child(argv, log=self.log_path(name), env=self.environment)
-        self._children[name] = _Child(process, time.monotonic(), failures)
+        environment, health_url = self.environment, None
+        if _kind(name) == "worker":
+            port = free_port()  # several of them on this machine, and any may be restarted
+            environment = environment | {"WORKER_HEALTH_HOST": "127.0.0.1", "WORKER_HEALTH_PORT": str(port)}
+            health_url = f"http://127.0.0.1:{port}"
+        process = start_child(argv, log=self.log_path(name), env=environment)
+        self._children[name] = _Child(process, time.monotonic(), health_url, failures)
         self._write_record()
 
     def stop_process(self, name: str) -> None:
@@ -220,6 +232,13 @@ class Stack:
 
     def pid(self, name: str) -> int:
         return self._children[name].process.pid
+
+    def health_url(self, name: str) -> str:
+        """Where this worker answers /healthz and /readyz; another address whenever it is started again."""
+        url = self._children[name].health_url
+        if url is None:
+            raise LookupError(f"{name} is no worker")
+        return url
 
     def log_path(self, name: str) -> Path:
         return self.data_dir / "logs" / f"{name}.log"
@@ -244,9 +263,7 @@ class Stack:
         if kind == "flower":
             return answers(f"{self.flower_url}/healthcheck")
         if kind == "worker":
-            if self._worker_ping is None:
-                self._worker_ping = WorkerPing(self.environment["REDIS_URL"])
-            return self._worker_ping.consumes(name)
+            return answers(f"{self.health_url(name)}/readyz")
         return True  # beat only sends; it is ready once it runs
 
     def _check_ports(self) -> None:

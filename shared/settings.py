@@ -95,6 +95,13 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(15.0, description="longer than any one call to a vendor; a lost worker costs this")
     resend_seconds: float = Field(10.0, description="a photo whose message was not acted on is sent again after this")
     worker_threads: int = Field(16, description="short steps one worker process runs side by side")
+    worker_stall_seconds: float = Field(
+        20.0, gt=0, description="a worker that takes nothing from its queues for this long ends, to be started again"
+    )
+    worker_health_host: str = Field("127.0.0.1", description="the address a worker answers /healthz and /readyz on")
+    worker_health_port: int | None = Field(
+        None, description="its port, another one for each worker on a machine; none: it answers nobody"
+    )
 
     # --- Telling the site
     site_webhook_url: str | None = Field(None, description="https address that is told how each job ended")

@@ -20,7 +20,7 @@ from shared import attempts, photos
 from shared.settings import get_settings
 from shared.telemetry import configure_logging
 from worker.generation import Generation
-from worker.tasks import _generation
+from worker.tasks import generation as open_generation
 
 # The functions of one transaction each; a commit is named after the last of them that ran in it.
 STEPS = (
@@ -107,7 +107,7 @@ def main() -> None:
     configure_logging(get_settings())
     boundaries = Boundaries(deadly)
     boundaries.name_transactions()
-    real = _generation()
+    real = open_generation()
     generation: Generation = replace(
         real,
         sessions=WatchedSessions(real.sessions, boundaries),  # type: ignore[arg-type]

@@ -8,14 +8,12 @@ from celery import Celery
 
 COMMANDS = {
     "api": ("python", "-m", "tests.small_stack"),
-    "worker": ("celery", "-A", "tests.small_stack:app", "worker", "-P", "solo", "-n", "worker@%h",
-               "--without-gossip", "--without-mingle"),
+    "worker": ("python", "-m", "tests.small_stack", "worker@%h"),
     "beat": ("sleep", "600"),
     "flower": ("celery", "-A", "tests.small_stack:app", "flower"),
 }  # fmt: skip
 
-app = Celery("small", broker=os.environ.get("REDIS_URL"), set_as_current=False)
-app.conf.update(broker_connection_retry_on_startup=True, worker_enable_remote_control=True)
+app = Celery("small", broker=os.environ.get("REDIS_URL"), set_as_current=False)  # for Flower
 
 
 class _Ready(BaseHTTPRequestHandler):
@@ -25,8 +23,9 @@ class _Ready(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        print("small api asked for", self.path, file=sys.stderr, flush=True)
+        print("asked for", self.path, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    ThreadingHTTPServer((os.environ["API_HOST"], int(os.environ["API_PORT"])), _Ready).serve_forever()
+    part = "WORKER_HEALTH" if "worker" in sys.argv[-1] else "API"
+    ThreadingHTTPServer((os.environ[f"{part}_HOST"], int(os.environ[f"{part}_PORT"])), _Ready).serve_forever()

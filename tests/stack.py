@@ -1,6 +1,7 @@
 """Real processes around one test's own database, for tests of the whole way through."""
 
 import os
+import signal
 from collections.abc import Iterable, Mapping
 from contextlib import chdir
 from pathlib import Path
@@ -64,6 +65,18 @@ class RunningStack:
     def stop(self, name: str) -> None:
         """SIGTERM, and wait."""
         self._stack.stop_process(name)
+
+    def ask_to_end(self, name: str) -> None:
+        """SIGTERM, without waiting; the process is still one of the stack's."""
+        os.kill(self.pid(name), signal.SIGTERM)
+
+    def tend(self) -> None:
+        """Bring back what died, as `cuggu serve` does."""
+        with chdir(self.data_dir):
+            self._stack.tend()
+
+    def health_url(self, name: str) -> str:
+        return self._stack.health_url(name)
 
     def pid(self, name: str) -> int:
         return self._stack.pid(name)

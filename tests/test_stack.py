@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from cli.processes import StartFailed, free_port
-from cli.readiness import WorkerPing
+from cli.readiness import answers
 from cli.stack import COMMANDS, RESTART_SECONDS, STOP_SECONDS, Ended, Stack, environment_of_running_stack
 from shared.settings import Settings
 from tests import small_stack
@@ -57,13 +57,12 @@ def test_every_process_has_its_time_to_stop() -> None:
 
 def test_a_ready_stack_answers_consumes_and_says_where_it_is(small: Callable[..., Stack], redis_url: str) -> None:
     stack = small(processes=("api", "worker", "worker-2", "beat"))
-    ping = WorkerPing(redis_url)
-    assert not ping.consumes("worker")
     stack.start()
     stack.wait_ready()
     assert httpx.get(f"{stack.api_url}/readyz").status_code == 200
-    assert ping.consumes("worker", 5)
-    assert ping.consumes("worker-2", 5)
+    workers = [stack.health_url(name) for name in ("worker", "worker-2")]
+    assert workers[0] != workers[1]
+    assert all(answers(f"{url}/readyz") for url in workers)
     known = environment_of_running_stack(stack.data_dir)
     assert known == {
         "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
@@ -74,8 +73,7 @@ def test_a_ready_stack_answers_consumes_and_says_where_it_is(small: Callable[...
     assert (stack.data_dir / "running.json").stat().st_mode & 0o077 == 0
     pids = [stack.pid(name) for name in stack.processes]
     stack.kill_process("worker")
-    assert not ping.consumes("worker", 0.2)
-    ping.close()
+    assert [answers(f"{url}/readyz") for url in workers] == [False, True]
     stack.stop()
     assert all(is_gone(pid) for pid in pids)
     assert environment_of_running_stack(stack.data_dir) is None

@@ -13,7 +13,8 @@ EXPIRES_SECONDS = 30.0
 
 app = make_celery(get_settings(), socket_timeout_seconds=WORKER_TIMEOUT_SECONDS)
 app.conf.update(
-    include=["worker.tasks"],
+    include=["worker.tasks", "worker.process"],
+    worker_consumer="worker.process:PromptConsumer",
     worker_concurrency=get_settings().worker_threads,
     # In memory: a schedule of one look a second has nothing to remember. Beat may run twice without harm.
     beat_scheduler="celery.beat:Scheduler",

@@ -25,6 +25,7 @@ from worker.generation import Generation
 from worker.main import app
 from worker.predictor import open_predictor
 from worker.site_webhook import SiteWebhook
+from worker.watchdog import HEARTBEAT
 
 
 @cache
@@ -44,7 +45,7 @@ def _queue() -> JobQueue:
 
 
 @cache
-def _generation() -> Generation:
+def generation() -> Generation:
     settings = get_settings()
     return Generation(
         sessions=_sessions(),
@@ -57,7 +58,7 @@ def _generation() -> Generation:
 
 @cache
 def _closing() -> Closing:
-    made = _generation()
+    made = generation()
     return Closing(made.sessions, made.predictor, made.settings)
 
 
@@ -76,12 +77,12 @@ def _build(**_: object) -> None:
 
 @app.task(name=START_PHOTO)
 def start_photo(photo_id: str) -> None:
-    _generation().start(UUID(photo_id))
+    generation().start(UUID(photo_id))
 
 
 @app.task(name=COLLECT_PHOTO)
 def collect_photo(photo_id: str, hinted: bool = False, prediction_id: str | None = None) -> None:
-    _generation().collect(UUID(photo_id), hinted=hinted, named=prediction_id)
+    generation().collect(UUID(photo_id), hinted=hinted, named=prediction_id)
 
 
 @app.task(name=CLOSE_ATTEMPT)
@@ -101,4 +102,9 @@ def sweep() -> None:
 
 @app.task(name=DELETE_LOOSE_OBJECTS)
 def delete_loose_objects() -> None:
-    sweeper.delete_loose_objects(_sessions(), _generation().storage)
+    sweeper.delete_loose_objects(_sessions(), generation().storage)
+
+
+@app.task(name=HEARTBEAT, send_events=False)
+def heartbeat() -> None:
+    """Nothing is done: that it was taken is what counts."""
