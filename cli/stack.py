@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,8 +100,12 @@ class Stack:
         flower_port: int = 5555,
         durable: bool = True,
         migrate: bool = True,
+        restart_seconds: Sequence[float] = RESTART_SECONDS,
     ) -> None:
-        """`processes` names what to start: keys of `commands`, and more of a kind as `worker-2`, `worker-3`."""
+        """`processes` names what to start: keys of `commands`, and more of a kind as `worker-2`, `worker-3`.
+
+        `restart_seconds` are the pauses before what died is started again; the last one stays.
+        """
         self.data_dir = data_dir.absolute()
         self.processes = tuple(processes)
         self.environment = dict(ambient_environment() if environment is None else environment)
@@ -113,6 +117,7 @@ class Stack:
         self._commands = commands
         self._durable = durable
         self._migrate = migrate
+        self._restart_seconds = tuple(restart_seconds)
         self._servers: list[EmbeddedPostgres | EmbeddedRedis] = []
         self._children: dict[str, _Child] = {}
         self._lock: Lock | None = None
@@ -184,7 +189,7 @@ class Stack:
             elif child.process.poll() is not None:
                 if now - child.started_at > STEADY_SECONDS:
                     child.failures = 0
-                pause = RESTART_SECONDS[min(child.failures, len(RESTART_SECONDS) - 1)]
+                pause = self._restart_seconds[min(child.failures, len(self._restart_seconds) - 1)]
                 child.failures += 1
                 child.next_start_at = now + pause
                 self._note(f"{name} exited with {child.process.returncode}; starting it again in {pause:g} s")
@@ -229,6 +234,14 @@ class Stack:
         child = self._children.pop(name)
         child.process.kill()
         child.process.wait()
+
+    def send_signal(self, name: str, wanted: signal.Signals) -> bool:
+        """Send a signal from outside, as it were: what it ends comes back by `tend`. False if it is not running."""
+        child = self._children[name]
+        if child.process.poll() is not None:
+            return False
+        child.process.send_signal(wanted)
+        return True
 
     def pid(self, name: str) -> int:
         return self._children[name].process.pid

@@ -9,7 +9,7 @@ import secrets
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +73,7 @@ class Vendors:
 
 
 @contextmanager
-def doubled_vendors(log_dir: Path) -> Iterator[Vendors]:
+def doubled_vendors(log_dir: Path, *, replicate_options: Sequence[str] = PREDICTION) -> Iterator[Vendors]:
     """Start the three doubles, and end them afterwards. Use it from the main thread. Raises StartFailed."""
     start_double = _start_double()
     token, azure_key = f"r8_{secrets.token_hex(18)}", secrets.token_hex(16)
@@ -82,7 +82,12 @@ def doubled_vendors(log_dir: Path) -> Iterator[Vendors]:
         try:
             replicate = running.enter_context(
                 start_double(
-                    "tests.doubles.replicate_double", "--token", token, "--webhook-secret", webhook_secret, *PREDICTION
+                    "tests.doubles.replicate_double",
+                    "--token",
+                    token,
+                    "--webhook-secret",
+                    webhook_secret,
+                    *replicate_options,
                 )
             )
             azure = running.enter_context(start_double("tests.doubles.azure_double", "--key", azure_key))

@@ -2,12 +2,12 @@
 
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
 
 from cli.processes import free_port
-from cli.stack import COMMANDS, Stack
+from cli.stack import COMMANDS, RESTART_SECONDS, Stack
 from shared.settings import Settings
 
 
@@ -21,6 +21,7 @@ class RunningStack:
         *,
         processes: Iterable[str] = ("api", "worker", "beat"),
         commands: Mapping[str, tuple[str, ...]] = COMMANDS,
+        restart_seconds: Sequence[float] = RESTART_SECONDS,
     ) -> None:
         """`env` must name DATABASE_URL (migrated) and REDIS_URL; of our own environment no setting gets through."""
         settings = {name.upper() for name in Settings.model_fields}
@@ -34,6 +35,7 @@ class RunningStack:
             port=free_port(),
             flower_port=free_port(),
             migrate=False,
+            restart_seconds=restart_seconds,
         )
         self.data_dir = self._stack.data_dir
         self.api_url = self._stack.api_url
@@ -66,14 +68,14 @@ class RunningStack:
         """SIGTERM, and wait."""
         self._stack.stop_process(name)
 
-    def ask_to_end(self, name: str) -> None:
-        """SIGTERM, without waiting; the process is still one of the stack's."""
-        os.kill(self.pid(name), signal.SIGTERM)
-
     def tend(self) -> None:
-        """Bring back what died, as `cuggu serve` does."""
+        """Start again what died by itself or by `send_signal`, as `cuggu serve` does; call it a few times a second."""
         with chdir(self.data_dir):
             self._stack.tend()
+
+    def send_signal(self, name: str, wanted: signal.Signals) -> bool:
+        """False if the process is not running just now."""
+        return self._stack.send_signal(name, wanted)
 
     def health_url(self, name: str) -> str:
         return self._stack.health_url(name)

@@ -246,7 +246,7 @@ def test_what_a_worker_was_doing_when_it_was_told_to_end_is_done_by_another(
         return [entry["operation"] for entry in replicate.book("requests") if entry["fault"]] == [operation] * 4
 
     wait_until(struck, PATIENCE_SECONDS)
-    stack.ask_to_end("worker")
+    assert stack.send_signal("worker", signal.SIGTERM)
     wait_until(lambda: "photos.handed_back" in stack.logs("worker"), PATIENCE_SECONDS)
     stack.kill("worker")
     stack.start("worker-2")

@@ -218,7 +218,7 @@ def test_a_workers_health_follows_what_it_needs(running_stack: Start, settings: 
     assert httpx.get(f"{url}/metrics", trust_env=False).status_code == 404
     stop_consuming(celery_of(settings.redis_url, settings))
     assert parts(stack)[0] == 200, "that it consumes was seen a moment ago"
-    stack.ask_to_end("worker")
+    assert stack.send_signal("worker", signal.SIGTERM)
     wait_until(lambda: is_gone(stack.pid("worker")), PATIENCE_SECONDS)
 
 

@@ -172,6 +172,7 @@ def _shortened(value: Any) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0, help="0: any free port; the address is printed as JSON")
+    parser.add_argument("--public-url", help="where others reach it, if not at its own address; it stands in answers")
     parser.add_argument("--token", default=TOKEN)
     parser.add_argument("--webhook-secret", default=SECRET)
     parser.add_argument("--chance-seed", type=int, default=1, help="for everything that is drawn by lot")
@@ -182,12 +183,13 @@ def main() -> None:
         elif isinstance(dial.default, int | float):
             parser.add_argument(option, type=type(dial.default), default=dial.default)
     given = vars(parser.parse_args())
-    listener, api_url = listen(given["port"])
+    listener, own_url = listen(given["port"])
+    api_url = given["public_url"] or own_url
     dials = Dials(**{name: value for name, value in given.items() if name in Dials.model_fields})
     double = ReplicateDouble(
         api_url, dials, token=given["token"], secret=given["webhook_secret"], chance_seed=given["chance_seed"]
     )
-    serve(double.app(), listener, api_url)
+    serve(double.app(), listener, own_url)
 
 
 if __name__ == "__main__":

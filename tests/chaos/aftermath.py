@@ -1,0 +1,153 @@
+"""After the storm: what has time left is put forward, the books are waited for, and everything is judged."""
+
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import psycopg
+
+from cli.vendors import BUCKET
+from tests.chaos import checker
+from tests.chaos.checker import Books, Claim, Row, Violation
+from tests.chaos.recovery import recovery_seconds
+from tests.chaos.storm import Course, Storm
+from tests.chaos.world import World
+
+SETTLE_SECONDS = 60.0
+
+
+@dataclass
+class Judgement:
+    """What came of one storm, over one system."""
+
+    jobs: dict[str, int]  # by status; those that have not ended by the status they have
+    accepted: int
+    lost: int
+    stuck: int
+    paid_twice: int
+    credits_wrong: int
+    unknowable: int  # slots paid for twice where the provider let nobody know
+    violations: list[Violation]  # every one, those that are counted above too
+    recovery: dict[int, float] = field(default_factory=dict)  # seconds, by seed
+
+    @property
+    def clean(self) -> bool:
+        return not (self.lost or self.stuck or self.paid_twice or self.credits_wrong or self.violations)
+
+
+def judge_cuggu(world: World, storm: Storm, courses: Sequence[Course]) -> Judgement:
+    """Judge our own system: the checker over everything, and then `cuggu audit` of the product itself."""
+    settled = storm.tend_until(lambda: _settled(world), SETTLE_SECONDS)
+    rows = checker.read_rows(world.database_url)
+    predictions = _predictions(world)
+    objects = _objects(world)
+    claims = [
+        Claim(course.schedule.seed, course.couple.email, receipt.key, tuple(receipt.job_ids), tuple(receipt.complaints))
+        for course in courses
+        for receipt in course.couple.receipts
+    ]
+    verdict = checker.judge(rows, Books(predictions, objects), claims)
+    late = {
+        str(job): course.couple.email
+        for course in courses
+        if course.given_up
+        for job in course.couple.job_ids
+        if job not in course.ends
+    }
+    verdict.violations += [Violation("stuck", job, "it did not end in time", email) for job, email in late.items()]
+    for photo in rows.photos:
+        if photo["status"] == "STORED" and photo["object_key"] in objects:
+            body = world.vendors.s3.get_object(Bucket=BUCKET, Key=photo["object_key"])["Body"].read()
+            verdict.violations += checker.judge_photo(photo["object_key"], body)
+    if not settled:
+        verdict.violations.append(Violation("costs", "the whole", f"books were still open after {SETTLE_SECONDS:g} s"))
+    verdict.violations += _audit(world)
+    jobs: defaultdict[str, int] = defaultdict(int)
+    for job in rows.jobs:
+        jobs[job["status"]] += 1
+    return Judgement(
+        jobs=dict(jobs),
+        accepted=sum(bool(claim.job_ids) for claim in claims),
+        lost=verdict.count("lost"),
+        stuck=verdict.count("stuck"),
+        paid_twice=verdict.count("I4"),
+        credits_wrong=verdict.count("I1", "I2"),
+        unknowable=len(verdict.unknowable),
+        violations=verdict.violations,
+        recovery=_recovery(courses, rows, predictions),
+    )
+
+
+def _settled(world: World) -> bool:
+    """Whether nothing is left to be closed, stopped or deleted; what has its time only later is put forward to now.
+
+    All jobs have ended, so nobody is about to put an object, and no create call is on its way: an object that is
+    loose now stays loose, and need not be waited for for ten minutes; nor need the late look for lost predictions.
+    """
+    try:
+        with psycopg.connect(world.database_url, connect_timeout=3) as connection:
+            left = connection.execute(
+                "SELECT (SELECT count(*) FROM loose_objects) + "
+                "(SELECT count(*) FROM attempts WHERE close_due_at IS NOT NULL OR outcome = 'OPEN')"
+            ).fetchone()
+            connection.execute(
+                "UPDATE loose_objects SET delete_after = now() WHERE delete_after > now() + interval '2 min'"
+            )
+            connection.execute("UPDATE attempts SET close_due_at = now() WHERE close_due_at > now() + interval '31 s'")
+    except psycopg.OperationalError:
+        return False
+    running = [entry for entry in _predictions(world) if entry["completed_at"] is None]
+    return left == (0,) and not running
+
+
+def _predictions(world: World) -> list[Row]:
+    answer = httpx.get(
+        f"{world.vendors.replicate_url}/_books", params={"part": "predictions"}, timeout=30, trust_env=False
+    )
+    predictions: list[Row] = answer.raise_for_status().json()["predictions"]
+    return predictions
+
+
+def _objects(world: World) -> dict[str, int]:
+    pages = world.vendors.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+    return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])}
+
+
+def _recovery(courses: Sequence[Course], rows: checker.Rows, predictions: Sequence[Row]) -> dict[int, float]:
+    job_of_photo = {str(photo["id"]): photo["job_id"] for photo in rows.photos}
+    made: defaultdict[Any, list[Row]] = defaultdict(list)
+    for entry in predictions:
+        made[job_of_photo.get(checker.meant_for(entry)[0])].append(entry)
+    recovered = {}
+    for course in courses:
+        mine = [entry for job in course.couple.job_ids for entry in made[job]]
+        seconds = recovery_seconds(course, mine)
+        if seconds is not None:
+            recovered[course.schedule.seed] = seconds
+    return recovered
+
+
+def _audit(world: World) -> list[Violation]:
+    """`cuggu audit` as ops would call it, straight to the servers."""
+    environment = world.stack.env | {"DATABASE_URL": world.database_url}
+    done = subprocess.run(
+        [sys.executable, "-c", "from cli.main import app; app()", "audit", "--json"],
+        env=environment, cwd=world.stack.data_dir, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    if done.returncode == 0:
+        return []
+    try:
+        checks = json.loads(done.stdout)["checks"]
+    except ValueError:
+        return [Violation("audit", "the whole", done.stderr[-500:])]
+    return [
+        Violation(f"audit {check['promise']}", offence["id"], offence["says"])
+        for check in checks
+        for offence in check["offences"] or [{"id": check["table"], "says": str(check["unproved"])}]
+        if not check["proved"]
+    ]
