@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo serve test lint format lock clean
+.PHONY: help install demo serve test chaos lint format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ serve: install  ## the whole stack in the foreground, data kept in .cuggu/
 
 test: install  ## every test, on its own embedded stack
 	@$(BIN)/pytest -n auto --dist worksteal
+
+chaos: install  ## 100 schedules of kills and cut wires over the real processes (SCHEDULES=100 SEED=1)
+	@$(BIN)/python -m tests.chaos --schedules $(or $(SCHEDULES),100) --seed $(or $(SEED),1)
 
 lint: install  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
