@@ -236,11 +236,17 @@ class Stack:
         child.process.wait()
 
     def send_signal(self, name: str, wanted: signal.Signals) -> bool:
-        """Send a signal from outside, as it were: what it ends comes back by `tend`. False if it is not running."""
+        """Send a signal from outside, as it were: what it ends comes back by `tend`. False if it is not running.
+
+        SIGTERM asks the process alone; any other strikes its own children too, as a container's end would.
+        """
         child = self._children[name]
         if child.process.poll() is not None:
             return False
-        child.process.send_signal(wanted)
+        if wanted is signal.SIGTERM:
+            child.process.send_signal(wanted)
+        else:
+            os.killpg(child.process.pid, wanted)  # it leads its own session, see start_child
         return True
 
     def pid(self, name: str) -> int:

@@ -38,7 +38,7 @@ class Tale:
         return f"couple-{SEED}@chaos.test"
 
     def run(self, statement: str, *values: object) -> list[Any]:
-        cursor = self.connection.execute(statement, values)  # type: ignore[arg-type]
+        cursor = self.connection.execute(statement, values)
         return cursor.fetchall() if cursor.description else []
 
     def one(self, statement: str, *values: object) -> Any:
@@ -293,7 +293,7 @@ def stuck(tale: Tale) -> None:
         ("I7", status_without_a_story),
         ("I7", never_accepted),
         ("I8", two_jobs_of_one_key),
-        ("I8", a_job_nobody_was_told_of),
+        ("untold", a_job_nobody_was_told_of),
         ("I8", a_key_that_was_taken_twice),
         ("I8", a_complaint),
         ("lost", lost),

@@ -4,9 +4,9 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from uuid import UUID
 
 import httpx
 import psycopg
@@ -31,6 +31,7 @@ class Judgement:
     stuck: int
     paid_twice: int
     credits_wrong: int
+    untold: int  # jobs that were charged, and that no answer ever named
     unknowable: int  # slots paid for twice where the provider let nobody know
     violations: list[Violation]  # every one, those that are counted above too
     recovery: dict[int, float] = field(default_factory=dict)  # seconds, by seed
@@ -44,22 +45,15 @@ def judge_cuggu(world: World, storm: Storm, courses: Sequence[Course]) -> Judgem
     """Judge our own system: the checker over everything, and then `cuggu audit` of the product itself."""
     settled = storm.tend_until(lambda: _settled(world), SETTLE_SECONDS)
     rows = checker.read_rows(world.database_url)
-    predictions = _predictions(world)
-    objects = _objects(world)
+    predictions = predictions_of(world)
+    objects = objects_of(world)
     claims = [
         Claim(course.schedule.seed, course.couple.email, receipt.key, tuple(receipt.job_ids), tuple(receipt.complaints))
         for course in courses
         for receipt in course.couple.receipts
     ]
     verdict = checker.judge(rows, Books(predictions, objects), claims)
-    late = {
-        str(job): course.couple.email
-        for course in courses
-        if course.given_up
-        for job in course.couple.job_ids
-        if job not in course.ends
-    }
-    verdict.violations += [Violation("stuck", job, "it did not end in time", email) for job, email in late.items()]
+    verdict.violations += stuck_in(courses)
     for photo in rows.photos:
         if photo["status"] == "STORED" and photo["object_key"] in objects:
             body = world.vendors.s3.get_object(Bucket=BUCKET, Key=photo["object_key"])["Body"].read()
@@ -77,9 +71,10 @@ def judge_cuggu(world: World, storm: Storm, courses: Sequence[Course]) -> Judgem
         stuck=verdict.count("stuck"),
         paid_twice=verdict.count("I4"),
         credits_wrong=verdict.count("I1", "I2"),
+        untold=verdict.count("untold"),
         unknowable=len(verdict.unknowable),
         violations=verdict.violations,
-        recovery=_recovery(courses, rows, predictions),
+        recovery=recovery_of(courses, _made(rows, predictions)),
     )
 
 
@@ -101,11 +96,12 @@ def _settled(world: World) -> bool:
             connection.execute("UPDATE attempts SET close_due_at = now() WHERE close_due_at > now() + interval '31 s'")
     except psycopg.OperationalError:
         return False
-    running = [entry for entry in _predictions(world) if entry["completed_at"] is None]
+    running = [entry for entry in predictions_of(world) if entry["completed_at"] is None]
     return left == (0,) and not running
 
 
-def _predictions(world: World) -> list[Row]:
+def predictions_of(world: World) -> list[Row]:
+    """Every prediction in the provider's own books."""
     answer = httpx.get(
         f"{world.vendors.replicate_url}/_books", params={"part": "predictions"}, timeout=30, trust_env=False
     )
@@ -113,23 +109,40 @@ def _predictions(world: World) -> list[Row]:
     return predictions
 
 
-def _objects(world: World) -> dict[str, int]:
+def objects_of(world: World) -> dict[str, int]:
+    """The bucket's whole listing: sizes in bytes by key."""
     pages = world.vendors.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
     return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])}
 
 
-def _recovery(courses: Sequence[Course], rows: checker.Rows, predictions: Sequence[Row]) -> dict[int, float]:
-    job_of_photo = {str(photo["id"]): photo["job_id"] for photo in rows.photos}
-    made: defaultdict[Any, list[Row]] = defaultdict(list)
-    for entry in predictions:
-        made[job_of_photo.get(checker.meant_for(entry)[0])].append(entry)
+def stuck_in(courses: Sequence[Course]) -> list[Violation]:
+    """Jobs that had not ended when the patience was over, whatever became of them later."""
+    return [
+        Violation("stuck", str(job), "it did not end in time", course.couple.email)
+        for course in courses
+        if course.given_up
+        for job in course.couple.job_ids
+        if job not in course.ends
+    ]
+
+
+def recovery_of(courses: Sequence[Course], made: Mapping[UUID, Sequence[Row]]) -> dict[int, float]:
+    """Seconds by seed; `made` are the predictions that were made for each job."""
     recovered = {}
     for course in courses:
-        mine = [entry for job in course.couple.job_ids for entry in made[job]]
-        seconds = recovery_seconds(course, mine)
+        seconds = recovery_seconds(course, [entry for job in course.couple.job_ids for entry in made.get(job, ())])
         if seconds is not None:
             recovered[course.schedule.seed] = seconds
     return recovered
+
+
+def _made(rows: checker.Rows, predictions: Sequence[Row]) -> Mapping[UUID, Sequence[Row]]:
+    job_of_photo = {str(photo["id"]): photo["job_id"] for photo in rows.photos}
+    made: defaultdict[UUID, list[Row]] = defaultdict(list)
+    for entry in predictions:
+        if (job_id := job_of_photo.get(checker.meant_for(entry)[0])) is not None:
+            made[job_id].append(entry)
+    return made
 
 
 def _audit(world: World) -> list[Violation]:

@@ -243,7 +243,7 @@ def _claims(rows: Rows, claims: Iterable[Claim]) -> Iterator[Violation]:
         for job_id in set(claim.job_ids) - there:
             yield Violation("lost", str(job_id), "it was accepted, and there is no row of it", claim.email)
     for (email, key), job_ids in of_key.items():
-        yield Violation("I8", str(key), f"nobody was told of {job_ids}", email)
+        yield Violation("untold", str(key), f"it was charged, and nobody was told of {job_ids}", email)
 
 
 def _unended(rows: Rows) -> Iterator[Violation]:

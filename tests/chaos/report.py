@@ -32,6 +32,7 @@ def summary(name: str, courses: Sequence[Course], judgement: Judgement, seconds:
         "accepted": judgement.accepted,
         "jobs": {status: judgement.jobs.get(status, 0) for status in STATUSES},
         **{column: getattr(judgement, column) for column in BAD},
+        "untold": judgement.untold,
         "unknowable": judgement.unknowable,
         "recovery": {
             "schedules": len(recovered),
@@ -67,6 +68,7 @@ def show(figures: dict[str, Any]) -> None:
         table.add_row(f"  {status}", f"{count:,}")
     for column in BAD:
         table.add_row(column.replace("_", " "), f"{figures[column]:,}")
+    table.add_row("charged, and nobody told", f"{figures['untold']:,}")
     table.add_row("paid twice, unknowably", f"{figures['unknowable']:,}")
     for which in ("median", "worst"):
         seconds = recovery[f"{which}_seconds"]

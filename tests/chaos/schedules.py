@@ -5,7 +5,7 @@ doing at that moment is the machine's own affair.
 """
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tests.chaos.wire import TROUBLES
@@ -94,10 +94,12 @@ def draw(seed: int, lease_seconds: float) -> Schedule:
     return Schedule(seed, orders, tuple(_fault(dice, act, target, lease_seconds) for act, target in drawn))
 
 
-def draw_all(seed: int, count: int, lease_seconds: float) -> Iterator[Schedule]:
-    """`count` schedules; their seeds count up from `seed`."""
-    for number in range(seed, seed + count):
-        yield draw(number, lease_seconds)
+def draw_worker_kill(seed: int) -> Schedule:
+    """One plain job, and one worker, or every worker, killed while it is made."""
+    dice = random.Random(f"worker kill {seed}")
+    target = dice.choice((*WORKERS, "every worker"))
+    order = Order(0.0, dice.choice(STYLES), doubled=False, cancel_after_seconds=None)
+    return Schedule(seed, (order,), (Fault("SIGKILL", target, dice.uniform(0.2, STRIKE_SECONDS)),))
 
 
 def _order(dice: random.Random) -> Order:

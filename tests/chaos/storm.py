@@ -117,7 +117,9 @@ class Storm:
     def _begin(self, schedule: Schedule, now: float) -> Course:
         couple = Couple(schedule, self._world.door, self._portrait, self._threads)
         couple.begin()
-        course = Course(schedule, couple, now, sorted(schedule.faults, key=lambda fault: fault.after_seconds))
+        faults = sorted(schedule.faults, key=lambda fault: fault.after_seconds)
+        course = Course(schedule, couple, now, [fault for fault in faults if self._world.has(fault)])
+        course.missed += [fault for fault in faults if not self._world.has(fault)]
         self._open.append(course)
         return course
 

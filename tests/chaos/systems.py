@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
@@ -15,7 +14,6 @@ from migrations.run import upgrade
 from shared.settings import Settings
 from tests.chaos.couples import Door
 
-PROJECT = Path(__file__).parents[2]
 ENDED = ("COMPLETED", "PARTIAL", "FAILED", "CANCELED")
 
 
@@ -81,7 +79,6 @@ class Cuggu:
             "SIGNUP_CREDITS": "5",
             "SUBMISSIONS_PER_WINDOW": "100",
             "UPLOADS_PER_WINDOW": "1000",  # a repeated request counts, and a couple whose API dies repeats often
-            "PYTHONPATH": str(PROJECT),
         }
         if self._lease_seconds is None:
             return generous

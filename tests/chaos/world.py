@@ -2,7 +2,7 @@
 
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,6 @@ from tests.stack import RunningStack
 # Quicker than the vendor, and slow enough to be struck while it runs.
 PREDICTION = ("--start-seconds", "0.2", "--predict-seconds", "2", "--predict-spread", "0.3",
               "--webhook-late-seconds", "8")  # fmt: skip
-RESTART_SECONDS = (0.2,)  # a supervisor that knows that the process is not to blame
 
 
 @dataclass
@@ -54,6 +53,10 @@ class World:
             if not server.running and not self._kept_down[server.name]:
                 server.start()
         self.stack.tend()
+
+    def has(self, fault: Fault) -> bool:
+        """Whether this system has what the fault is meant for at all."""
+        return fault.target != "beat" or "beat" in self.system.processes
 
     def strike(self, fault: Fault) -> bool:
         """False if what it is meant for is not running just now."""
@@ -96,8 +99,6 @@ class World:
     def _signal(self, wanted: signal.Signals, target: str) -> bool:
         if target == "every worker":
             return sum(self.stack.send_signal(name, wanted) for name in WORKERS) > 0
-        if target not in self.system.processes:
-            return False
         # One worker is as good as the other, if it is the only one that is there.
         names = [target, *(name for name in WORKERS if name != target)] if target in WORKERS else [target]
         for name in names:
@@ -127,9 +128,10 @@ class World:
 
 
 @contextmanager
-def running_world(system: System, data_dir: Path) -> Iterator[World]:
+def running_world(system: System, data_dir: Path, restart_seconds: Sequence[float]) -> Iterator[World]:
     """All of it, ready for work; ended afterwards. `data_dir` must be open to PostgreSQL's account under root.
 
+    `restart_seconds` are the supervisor's pauses before it starts a killed process again.
     PostgreSQL runs without fsync: what a killed process has written the kernel keeps, and nobody pulls the plug here.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -168,7 +170,7 @@ def running_world(system: System, data_dir: Path) -> Iterator[World]:
             environment,
             processes=system.processes,
             commands=system.commands,
-            restart_seconds=RESTART_SECONDS,
+            restart_seconds=restart_seconds,
         )
         running.callback(stack.end)
         stack.begin()
