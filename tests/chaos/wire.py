@@ -56,11 +56,11 @@ class Wire:
         self._lines: set[_Line] = set()
 
     def begin(self, trouble: Trouble) -> None:
-        """From any thread."""
-        self._loop.call_soon_threadsafe(self._begin, trouble)
+        """From any other thread; it holds for all that is sent after the return."""
+        asyncio.run_coroutine_threadsafe(self._begin(trouble), self._loop).result()
 
     def end(self, trouble: Trouble) -> None:
-        self._loop.call_soon_threadsafe(self._end, trouble)
+        asyncio.run_coroutine_threadsafe(self._end(trouble), self._loop).result()
 
     async def serve(self) -> asyncio.Server:
         return await asyncio.start_server(self._accept, sock=self._listener, limit=CHUNK_BYTES)
@@ -70,12 +70,12 @@ class Wire:
         for line in list(self._lines):
             line.abort()
 
-    def _begin(self, trouble: Trouble) -> None:
+    async def _begin(self, trouble: Trouble) -> None:
         self._troubles[trouble] += 1
         if trouble == "cut":
             self.hang_up()
 
-    def _end(self, trouble: Trouble) -> None:
+    async def _end(self, trouble: Trouble) -> None:
         self._troubles[trouble] -= 1
         for line in [line for line in self._lines if line.broken]:
             line.abort()
