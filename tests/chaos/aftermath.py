@@ -53,7 +53,7 @@ def judge_cuggu(world: World, storm: Storm, courses: Sequence[Course]) -> Judgem
         for receipt in course.couple.receipts
     ]
     verdict = checker.judge(rows, Books(predictions, objects), claims)
-    verdict.violations += stuck_in(courses)
+    verdict.violations += [*storm.glimpsed, *stuck_in(courses)]
     for photo in rows.photos:
         if photo["status"] == "STORED" and photo["object_key"] in objects:
             body = world.vendors.s3.get_object(Bucket=BUCKET, Key=photo["object_key"])["Body"].read()
@@ -76,6 +76,14 @@ def judge_cuggu(world: World, storm: Storm, courses: Sequence[Course]) -> Judgem
         violations=verdict.violations,
         recovery=recovery_of(courses, _made(rows, predictions)),
     )
+
+
+def glance_at_cuggu(world: World) -> list[Violation]:
+    """What rows must say at any moment, jobs in work included."""
+    try:
+        return checker.judge_rows(checker.read_rows(world.database_url))
+    except psycopg.OperationalError:  # it is just being killed; there is another wave, and the end
+        return []
 
 
 def _settled(world: World) -> bool:

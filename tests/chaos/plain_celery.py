@@ -1,7 +1,7 @@
 """The same schedules over the plain Celery version of the product (`bench/peers/plain_celery`), and its judge.
 
-Its users have no Idempotency-Key: who got no answer does not order again, because it may have been accepted. A job
-without an end is stuck once the patience is over; Redis would deliver its message again after an hour.
+Its users have no Idempotency-Key: who got no answer presses the button again, as people do, and may have ordered twice.
+A job without an end is stuck once the patience is over; Redis would deliver its message again after an hour.
 """
 
 from collections import Counter, defaultdict

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos import report
-from tests.chaos.aftermath import Judgement, judge_cuggu
+from tests.chaos.aftermath import Judgement, glance_at_cuggu, judge_cuggu
+from tests.chaos.checker import Violation
 from tests.chaos.plain_celery import PlainCelery, judge_plain_celery
 from tests.chaos.schedules import Schedule, draw, draw_worker_kill
 from tests.chaos.storm import Course, Storm
@@ -34,18 +35,20 @@ class Run:
     system: System
     judge: Callable[[World, Storm, Sequence[Course]], Judgement]
     draw: Callable[[int], Schedule]
+    glance: Callable[[World], list[Violation]]
     restart_seconds: Sequence[float] = QUICK_RESTART
-    wave: int = 8
+    wave: int = 10
     patience_seconds: float = 90.0
 
 
+_drawn = partial(draw, lease_seconds=LEASE_SECONDS)
 RUNS = {
-    "cuggu": Run(Cuggu(LEASE_SECONDS), judge_cuggu, partial(draw, lease_seconds=LEASE_SECONDS)),
+    "cuggu": Run(Cuggu(LEASE_SECONDS), judge_cuggu, _drawn, glance_at_cuggu),
     # Every setting as in production; one kill at a time, so that the recovery of each is its own.
-    "defaults": Run(Cuggu(None), judge_cuggu, draw_worker_kill, FIRST_RESTART, wave=1, patience_seconds=600),
-    "plain_celery": Run(
-        PlainCelery(), judge_plain_celery, partial(draw, lease_seconds=LEASE_SECONDS), patience_seconds=60
+    "defaults": Run(
+        Cuggu(None), judge_cuggu, draw_worker_kill, glance_at_cuggu, FIRST_RESTART, wave=1, patience_seconds=600
     ),
+    "plain_celery": Run(PlainCelery(), judge_plain_celery, _drawn, lambda _: [], patience_seconds=60),
 }
 
 
@@ -62,7 +65,15 @@ def strike(name: str, schedules: int, seed: int, data_dir: Path, *, loud: bool =
         ThreadPoolExecutor(THREADS) as threads,
     ):
         tell("everything runs")
-        storm = Storm(world, threads, one_face(), wave=run.wave, patience_seconds=run.patience_seconds, tell=tell)
+        storm = Storm(
+            world,
+            threads,
+            one_face(),
+            wave=run.wave,
+            patience_seconds=run.patience_seconds,
+            glance=run.glance,
+            tell=tell,
+        )
         courses = storm.rage(map(run.draw, range(seed, seed + schedules)))
         tell("the storm is over")
         judgement = run.judge(world, storm, courses)

@@ -48,7 +48,7 @@ OTHERS: dict[tuple[str, str], float] = {
     **{("provider", mood): 0.6 for mood in MOODS},
     ("provider", HANGING): 0.2,  # each costs a job its whole deadline
 }
-STRIKE_SECONDS = 4.0  # faults strike within this, from the schedule's beginning
+STRIKE_SECONDS = 3.5  # faults strike within this, from the schedule's beginning
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,11 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from uuid import UUID
 
 import psycopg
 
+from tests.chaos.checker import Violation
 from tests.chaos.couples import Couple
 from tests.chaos.schedules import Fault, Schedule
 from tests.chaos.systems import End
@@ -21,7 +23,7 @@ from tests.chaos.world import World
 
 TICK_SECONDS = 0.05
 LOOK_SECONDS = 0.3  # between looks at which jobs have ended
-PEACE_SECONDS = 12.0  # after its last fault a wave is waited for this long before the next one begins
+PEACE_SECONDS = 10.0  # after its last fault a wave is waited for this long before the next one begins
 
 
 @dataclass
@@ -49,7 +51,7 @@ class Course:
     to_come: list[Fault]
     struck: list[Struck] = field(default_factory=list)
     missed: list[Fault] = field(default_factory=list)  # what it was meant for was never there
-    ends: dict[object, End] = field(default_factory=dict)
+    ends: dict[UUID, End] = field(default_factory=dict)
     given_up: bool = False  # some of its jobs had not ended when the patience was over
 
     @property
@@ -80,11 +82,17 @@ class Storm:
         *,
         wave: int,
         patience_seconds: float,
+        glance: Callable[[World], list[Violation]],
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`patience_seconds`: a job that has not ended so long after the last fault of its schedule is stuck."""
+        """`patience_seconds`: a job that has not ended so long after the last fault of its schedule is stuck.
+
+        `glance` looks after every wave at what must hold at any moment; what it finds is kept in `glimpsed`.
+        """
+        self.glimpsed: list[Violation] = []
         self._world, self._threads, self._portrait = world, threads, portrait
-        self._wave, self._patience_seconds, self._tell = wave, patience_seconds, tell
+        self._wave, self._patience_seconds = wave, patience_seconds
+        self._glance, self._tell = glance, tell
         self._open: list[Course] = []
         self._looked_at = 0.0
 
@@ -96,6 +104,7 @@ class Storm:
             begun = [self._begin(schedule, now) for schedule in wave]
             courses += begun
             self._until(partial(self._may_go_on, begun))
+            self.glimpsed += self._glance(self._world)
             done = sum(course.ended or course.given_up for course in courses)
             self._tell(f"{len(courses)} schedules begun, {done} ended")
         self._until(lambda: not self._open)
