@@ -54,7 +54,7 @@ class PlainCelery:
         """Its API makes the tables."""
 
     def environment(self) -> Mapping[str, str]:
-        return {"SIGNUP_CREDITS": str(SIGNUP_CREDITS), "WORKER_CONCURRENCY": "10"}
+        return {"SIGNUP_CREDITS": str(SIGNUP_CREDITS), "WORKER_CONCURRENCY": "8"}
 
     def door(self, api_url: str) -> Door:
         return PlainDoor(api_url)

@@ -48,7 +48,7 @@ RUNS = {
     "defaults": Run(
         Cuggu(None), judge_cuggu, draw_worker_kill, glance_at_cuggu, FIRST_RESTART, wave=1, patience_seconds=600
     ),
-    "plain_celery": Run(PlainCelery(), judge_plain_celery, _drawn, lambda _: [], patience_seconds=60),
+    "plain_celery": Run(PlainCelery(), judge_plain_celery, _drawn, lambda _: [], patience_seconds=120),
 }
 
 
