@@ -52,7 +52,9 @@ RUNS = {
 }
 
 
-def strike(name: str, schedules: int, seed: int, data_dir: Path, *, loud: bool = False) -> dict[str, Any]:
+def strike(
+    name: str, schedules: int, seed: int, data_dir: Path, *, wave: int | None = None, loud: bool = False
+) -> dict[str, Any]:
     """The figures of one of `RUNS`. `data_dir` is new, and open to PostgreSQL's account."""
     began, run = time.monotonic(), RUNS[name]
 
@@ -69,7 +71,7 @@ def strike(name: str, schedules: int, seed: int, data_dir: Path, *, loud: bool =
             world,
             threads,
             one_face(),
-            wave=run.wave,
+            wave=wave or run.wave,
             patience_seconds=run.patience_seconds,
             glance=run.glance,
             tell=tell,
@@ -89,6 +91,7 @@ def main() -> None:
     which.add_argument("--defaults", dest="name", action="store_const", const="defaults",
                        help="killed workers alone, and every setting as in production")  # fmt: skip
     which.add_argument("--peer", dest="name", choices=["plain_celery"], help="the same schedules over this program")
+    parser.add_argument("--wave", type=int, help="schedules that begin together, and share each other's blows")
     parser.add_argument(
         "--output", type=Path, help="the JSON file; .cuggu/chaos.json, or chaos-NAME.json of another run"
     )
@@ -99,7 +102,7 @@ def main() -> None:
     data_dir.mkdir(parents=True, exist_ok=True)
     data_dir.chmod(0o711)  # the account that PostgreSQL runs as under root must get through
     try:
-        figures = strike(name, options.schedules, options.seed, data_dir, loud=True)
+        figures = strike(name, options.schedules, options.seed, data_dir, wave=options.wave, loud=True)
     finally:
         if options.keep is None:
             shutil.rmtree(data_dir, ignore_errors=True)

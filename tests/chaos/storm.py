@@ -113,6 +113,7 @@ class Storm:
         self._until(lambda: not any(course.couple.busy for course in courses))
         for course in courses:
             course.couple.raise_for_defects()
+            course.couple.close()
         return courses
 
     def tend_until(self, condition: Callable[[], bool], seconds: float) -> bool:
