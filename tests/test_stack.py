@@ -105,6 +105,24 @@ def test_a_process_that_dies_is_started_again_after_growing_pauses(
     assert stack.logs("stack", 1).endswith(f"in {RESTART_SECONDS[0]} s")
 
 
+def test_a_blow_from_outside_strikes_a_processs_children_too_and_it_comes_back_after_the_given_pause(
+    small: Callable[..., Stack],
+) -> None:
+    parent = ("sh", "-c", "sleep 600 & wait")
+    stack = small(processes=("beat",), commands={"beat": parent}, restart_seconds=(0,))
+    stack.start()
+    struck = psutil.Process(stack.pid("beat"))
+    wait_until(struck.children)
+    [child] = struck.children()
+    assert stack.send_signal("beat", signal.SIGKILL)
+    wait_until(lambda: is_gone(struck.pid) and is_gone(child.pid))
+    assert not stack.send_signal("beat", signal.SIGKILL)
+    stack.tend()
+    stack.tend()
+    assert stack.pid("beat") != struck.pid
+    assert stack.send_signal("beat", signal.SIGKILL)
+
+
 def test_a_process_that_exits_while_starting_is_reported_with_its_last_words(small: Callable[..., Stack]) -> None:
     broken = ("sh", "-c", "echo the reason; exit 3")
     stack = small(processes=("beat",), commands={"beat": broken})
