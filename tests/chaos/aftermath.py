@@ -18,7 +18,7 @@ from tests.chaos.recovery import recovery_seconds
 from tests.chaos.storm import Course, Storm
 from tests.chaos.world import World
 
-SETTLE_SECONDS = 60.0
+SETTLE_SECONDS = 120.0
 
 
 @dataclass

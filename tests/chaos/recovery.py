@@ -17,7 +17,7 @@ from tests.chaos.storm import Course
 
 def recovery_seconds(course: Course, predictions: Iterable[Mapping[str, Any]]) -> float | None:
     """`predictions`: those that were made for this schedule's jobs, from the provider's books."""
-    if course.given_up or not course.ends:
+    if course.given_up or not course.ends or not course.struck:
         return None
     struck = max(one.counts_from for one in course.struck)
     ended = max(end.at for end in course.ends.values())

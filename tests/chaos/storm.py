@@ -23,6 +23,7 @@ from tests.chaos.world import World
 
 TICK_SECONDS = 0.05
 LOOK_SECONDS = 0.3  # between looks at which jobs have ended
+ABSENT_SECONDS = 60.0  # what is to be struck, and is not there just now, is waited for this long
 PEACE_SECONDS = 10.0  # after its last fault a wave is waited for this long before the next one begins
 
 
@@ -156,7 +157,7 @@ class Storm:
                 now = time.time()
                 course.struck.append(Struck(fault, now, None if fault.seconds else now))
                 course.to_come.remove(fault)
-            elif age > fault.after_seconds + PEACE_SECONDS:
+            elif age > fault.after_seconds + ABSENT_SECONDS:
                 course.missed.append(fault)
                 course.to_come.remove(fault)
         for one in course.struck:
