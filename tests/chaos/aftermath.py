@@ -36,10 +36,6 @@ class Judgement:
     violations: list[Violation]  # every one, those that are counted above too
     recovery: dict[int, float] = field(default_factory=dict)  # seconds, by seed
 
-    @property
-    def clean(self) -> bool:
-        return not (self.lost or self.stuck or self.paid_twice or self.credits_wrong or self.violations)
-
 
 def judge_cuggu(world: World, storm: Storm, courses: Sequence[Course]) -> Judgement:
     """Judge our own system: the checker over everything, and then `cuggu audit` of the product itself."""
