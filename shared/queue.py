@@ -107,8 +107,9 @@ class JobQueue:
         for item in ids:
             try:
                 self._app.send_task(task, args=[str(item)], kwargs=options)
-            except OperationalError as error:
-                # The next one would wait for the same time-out again.
+            except (OperationalError, AttributeError) as error:
+                # The second is kombu's word for a channel that another thread closed meanwhile (read in 5.7.0, met in a
+                # storm). The next one would wait for the same time-out again.
                 log.warning("queue.unreachable", task=task, id=str(item), error=str(error))
                 return False
         return True

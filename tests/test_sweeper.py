@@ -1,9 +1,11 @@
 """The sweep over a real PostgreSQL and Redis: it finds what messages lost, and no trouble in one place stops it."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
 from celery import Celery
+from kombu.transport.redis import Channel
 from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session, sessionmaker
@@ -46,6 +48,23 @@ class World:
 @pytest.fixture
 def world(engine: Engine, settings: Settings) -> World:
     return World(engine, settings)
+
+
+def test_a_message_whose_channel_another_thread_closes_was_not_sent_and_harms_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, photo_ids = accepted_job(world.engine)
+    put = Channel._put
+
+    def closed_before(channel: Channel, *args: Any, **kwargs: Any) -> None:
+        channel.close()
+        put(channel, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Channel, "_put", closed_before)
+        assert not world.queue.start_photos(photo_ids)
+    assert world.queue.start_photos(photo_ids)
+    assert world.waiting(START_QUEUE) == 4
 
 
 def test_what_was_never_sent_is_sent_and_not_sent_again_at_once(world: World) -> None:
