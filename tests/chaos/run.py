@@ -38,7 +38,7 @@ class Run:
     glance: Callable[[World], list[Violation]]
     restart_seconds: Sequence[float] = QUICK_RESTART
     wave: int = 10
-    patience_seconds: float = 90.0
+    patience_seconds: float = 120.0
 
 
 _drawn = partial(draw, lease_seconds=LEASE_SECONDS)
@@ -48,7 +48,7 @@ RUNS = {
     "defaults": Run(
         Cuggu(None), judge_cuggu, draw_worker_kill, glance_at_cuggu, FIRST_RESTART, wave=1, patience_seconds=600
     ),
-    "plain_celery": Run(PlainCelery(), judge_plain_celery, _drawn, lambda _: [], patience_seconds=120),
+    "plain_celery": Run(PlainCelery(), judge_plain_celery, _drawn, lambda _: []),
 }
 
 
