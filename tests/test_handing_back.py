@@ -1,5 +1,6 @@
 """A worker that ends gives its photos back at once: whoever comes next goes on, and nothing is paid twice."""
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
