@@ -1,84 +1,47 @@
-"""The crash table: a worker is killed at every boundary of start and collect, and the job still ends as promised.
+"""The crash table: a process is killed at every boundary of every journey, and the job still ends as promised.
 
-Real worker processes, a real PostgreSQL, the real Replicate client over HTTP against the double, whose own books
-say how often was paid. Nothing waits for a lease: the rows are put forward in time.
+Real processes, a real PostgreSQL, the real Replicate client over HTTP against the double, whose own books say how
+often was paid. Nothing waits for a lease: the rows are put forward in time.
 """
 
-import os
-import signal
-import subprocess
-import sys
+import re
 from collections.abc import Iterator
-from pathlib import Path
-from uuid import UUID
+from random import Random
 
 import pytest
-from sqlalchemy import Engine, text
-from sqlalchemy.orm import Session, sessionmaker
 
-from shared.change_notes import ChangeNotes
-from shared.disk_storage import DiskStorage
-from shared.models import PhotoStatus
-from shared.photos import take_due
 from shared.settings import Settings
+from tests.crash_points import CRASH_POINTS, JOURNEYS
+from tests.crash_world import World
 from tests.doubles.replicate_process import DoubledReplicate, doubled_replicate
-from tests.photos import one_face
-from tests.rows import accepted_job, money_is_right
-from tests.test_embedded import wait_until
-from worker.generation import Generation
-from worker.replicate_predictor import ReplicatePredictor
+from tests.dying_process import Life, live
 
-# In the order in which a worker passes them, when all goes well.
-START = (
-    "before commit of claim",
-    "after commit of claim",
-    "before commit of open_attempt",
-    "after commit of open_attempt",
-    "before start",
-    "before commit of renew",
-    "after commit of renew",
-    "after start",
-    "before commit of record_prediction",
-    "after commit of record_prediction",
-    "before commit of release",
-    "after commit of release",
-)
-COLLECT = (
-    "before commit of claim",
-    "after commit of claim",
-    "before fetch",
-    "after fetch",
-    "before read_output",
-    "after read_output",
-    "before commit of renew",
-    "after commit of renew",
-    "before put",
-    "after put",
-    "before commit of store",
-    "after commit of store",
-)
-# A collect that has to look for its prediction first, because the worker died before it could write the answer down.
-SEARCH = (
-    "before commit of claim",
-    "after commit of claim",
-    "before find",
-    "after find",
-    "before commit of record_prediction",
-    "after commit of record_prediction",
-)
-ROUNDS = 40
+PAIRS = 40
+# More boundaries than a process passes on the way from a crash to the job's end.
+BOUNDARIES_MAX = 96
+
+
+def crash_points(kinds: str) -> pytest.MarkDecorator:
+    """The points whose boundary's name begins so, as `name` of the journey and `number` of the boundary."""
+    points = [point for point in CRASH_POINTS if re.match(kinds, boundary(*point))]
+    return pytest.mark.parametrize(
+        ("name", "number"), points, ids=[f"{point[0]}: {boundary(*point)}" for point in points]
+    )
+
+
+def boundary(name: str, number: int) -> str:
+    return JOURNEYS[name].boundaries[number]
 
 
 @pytest.fixture(scope="module")
 def replicate() -> Iterator[DoubledReplicate]:
-    # Quick, but slow enough that outputs, kept for an hour, outlive the restart of a worker.
-    with doubled_replicate("--speed", "60") as double:
+    with doubled_replicate("--speed", "60", "--start-seconds", "0.1", "--predict-seconds", "1") as double:
         yield double
 
 
-class CrashingWorld:
-    def __init__(self, engine: Engine, settings: Settings, replicate: DoubledReplicate) -> None:
-        self.engine = engine
+class Crashes:
+    def __init__(self, settings: Settings, replicate: DoubledReplicate) -> None:
+        self.replicate = replicate
         self.settings = Settings(
             _env_file=None,
             **{
@@ -89,128 +52,74 @@ class CrashingWorld:
                 "check_interval_seconds": 0.1,
             },
         )
-        self.storage = DiskStorage(settings.data_dir / "objects")
-        self.generation = Generation(
-            sessions=sessionmaker(engine, expire_on_commit=False),
-            storage=self.storage,
-            predictor=ReplicatePredictor(self.settings),
-            notes=ChangeNotes(settings.redis_url),
-            settings=self.settings,
-        )
-        _, self.job_id, self.photo_ids = accepted_job(engine)
-        self.storage.put(f"portraits/{self.job_id}", one_face(), "image/jpeg")
+        self.world = World(self.settings)
 
-    def kill_worker(self, step: str, photo_id: UUID, boundary: str) -> list[str]:
-        """The boundaries that a worker process passed; it died on the last one."""
-        env = {
-            **os.environ,
-            "DATABASE_URL": self.settings.database_url,
-            "REDIS_URL": self.settings.redis_url,
-            "DATA_DIR": str(self.settings.data_dir),
-            "PREDICTOR": "replicate",
-            "REPLICATE_API_TOKEN": self.token,
-            "REPLICATE_BASE_URL": self.settings.replicate_base_url,
-        }
-        worker = subprocess.run(
-            [sys.executable, "-m", "tests.dying_worker", step, str(photo_id), boundary],
-            cwd=Path(__file__).parents[1],
-            env=env,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert worker.returncode == -signal.SIGKILL, worker.stderr[-2000:]
-        return worker.stdout.splitlines()
+    def kill(self, name: str, number: int) -> Life:
+        """Arrange the journey anew, and kill its process at this boundary."""
+        self.replicate.reset()
+        self.world.empty()
+        JOURNEYS[name].arrange(self.world, self.replicate)
+        return live(self.settings, JOURNEYS[name].step, deadly=number)
 
-    @property
-    def token(self) -> str:
-        assert self.settings.replicate_api_token is not None
-        return self.settings.replicate_api_token.get_secret_value()
+    def go_on(self, name: str, deadly: int | None = None) -> Life:
+        """Somebody goes on, in a process that may be killed, too."""
+        return live(self.settings, "go_on", *self._asked(name), deadly=deadly)
 
-    def pass_time(self) -> None:
-        """All leases end, all waits are over."""
-        with self.engine.begin() as connection:
-            connection.execute(text("UPDATE photos SET next_check_at = now() - interval '1 s', sent_at = NULL"))
-            connection.execute(text("UPDATE attempts SET created_at = created_at - interval '60 s'"))
+    def go_on_and_check(self, name: str) -> None:
+        self.world.go_on(*self._asked(name))
+        self.world.check(JOURNEYS[name].ends, self.replicate)
 
-    def go_on(self) -> None:
-        """The sweep and a healthy worker, until the job has ended."""
-        for _ in range(ROUNDS):
-            self.pass_time()
-            for status, step in (
-                (PhotoStatus.PENDING, self.generation.start),
-                (PhotoStatus.GENERATING, self.generation.collect),
-            ):
-                with Session(self.engine) as session, session.begin():
-                    due = take_due(session, status, 100, 0)
-                for photo_id in due:
-                    step(photo_id)
-            if self.one("SELECT status FROM jobs") not in ("QUEUED", "PROCESSING"):
-                return
-
-    def one(self, statement: str) -> object:
-        with self.engine.connect() as connection:
-            return connection.execute(text(statement)).scalar_one()
-
-    def check(self, replicate: DoubledReplicate) -> None:
-        """Four photos, one charge, and at the provider's one prediction for each photo."""
-        assert self.one("SELECT status FROM jobs") == "COMPLETED"
-        assert self.one("SELECT count(*) FROM photos WHERE status = 'STORED'") == 4
-        assert self.one("SELECT count(*) FROM attempts WHERE outcome = 'SUCCEEDED'") == 4
-        assert len(list(self.storage.list("photos/"))) == 4
-        assert self.one("SELECT credits FROM users") == 1
-        money_is_right(self.engine)
-        with self.engine.connect() as connection:
-            seeds = set(connection.execute(text("SELECT seed FROM attempts")).scalars())
-        paid = [entry for entry in replicate.book("predictions") if entry["seed"] in seeds]
-        assert len(paid) == 4, "a photo was paid for twice"
+    def _asked(self, name: str) -> list[str]:
+        asked = JOURNEYS[name].asked
+        return [asked] if asked else []
 
 
 @pytest.fixture
-def crashing(engine: Engine, settings: Settings, replicate: DoubledReplicate) -> CrashingWorld:
-    return CrashingWorld(engine, settings, replicate)
+def crashes(settings: Settings, replicate: DoubledReplicate) -> Iterator[Crashes]:
+    crashes = Crashes(settings, replicate)
+    yield crashes
+    crashes.world.engine.dispose()
 
 
-@pytest.mark.parametrize("boundary", START)
-def test_a_worker_killed_while_starting_a_photo(
-    crashing: CrashingWorld, replicate: DoubledReplicate, boundary: str
-) -> None:
-    passed = crashing.kill_worker("start", crashing.photo_ids[0], boundary)
-    assert passed == list(START[: START.index(boundary) + 1]), "the table must name every boundary"
-    crashing.go_on()
-    crashing.check(replicate)
+@crash_points("before|after")
+def test_a_process_killed_at_any_boundary_costs_nothing(crashes: Crashes, name: str, number: int) -> None:
+    life = crashes.kill(name, number)
+    assert life.passed == JOURNEYS[name].boundaries[: number + 1], "the table must name every boundary"
+    assert life.killed
+    crashes.go_on_and_check(name)
 
 
-@pytest.mark.parametrize("boundary", COLLECT)
-def test_a_worker_killed_while_collecting_a_photo(
-    crashing: CrashingWorld, replicate: DoubledReplicate, boundary: str
-) -> None:
-    crashing.generation.start(crashing.photo_ids[0])
-    _wait_for_prediction(crashing, replicate)
-    crashing.pass_time()
-    passed = crashing.kill_worker("collect", crashing.photo_ids[0], boundary)
-    assert passed == list(COLLECT[: COLLECT.index(boundary) + 1]), "the table must name every boundary"
-    crashing.go_on()
-    crashing.check(replicate)
+@pytest.mark.parametrize("name", JOURNEYS)
+def test_the_table_goes_to_the_journeys_end(crashes: Crashes, name: str) -> None:
+    life = crashes.kill(name, BOUNDARIES_MAX)
+    assert life.passed == JOURNEYS[name].boundaries
+    assert not life.killed
+    crashes.go_on_and_check(name)
 
 
-@pytest.mark.parametrize("boundary", SEARCH)
-def test_a_worker_killed_while_looking_for_a_lost_prediction(
-    crashing: CrashingWorld, replicate: DoubledReplicate, boundary: str
-) -> None:
-    crashing.kill_worker("start", crashing.photo_ids[0], "after start")
-    _wait_for_prediction(crashing, replicate)
-    crashing.pass_time()
-    passed = crashing.kill_worker("collect", crashing.photo_ids[0], boundary)
-    assert passed == list(SEARCH[: SEARCH.index(boundary) + 1]), "the table must name every boundary"
-    crashing.go_on()
-    crashing.check(replicate)
+@pytest.mark.parametrize("seed", range(PAIRS))
+def test_a_pair_of_crashes_costs_nothing(crashes: Crashes, seed: int) -> None:
+    """A sample; `make crashes` takes every pair."""
+    chance = Random(seed)
+    name, number = chance.choice(CRASH_POINTS)
+    second, killed = BOUNDARIES_MAX, False
+    while not killed:  # it may have come to the job's end before: draw again below
+        second = chance.randrange(second)
+        crashes.kill(name, number)
+        killed = crashes.go_on(name, deadly=second).killed
+        crashes.go_on_and_check(name)
 
 
-def _wait_for_prediction(crashing: CrashingWorld, replicate: DoubledReplicate) -> None:
-    """Return when the prediction of the only attempt has ended."""
-    seed = crashing.one("SELECT seed FROM attempts")
-    wait_until(
-        lambda: any(entry["seed"] == seed and entry["status"] == "succeeded" for entry in replicate.book("predictions"))
-    )
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1800)
+@crash_points("after")
+def test_every_pair_of_crashes_costs_nothing(crashes: Crashes, name: str, number: int) -> None:
+    """After one effect is before the next: of the two, which leave the same behind, a pair takes one."""
+    crashes.kill(name, number)
+    undisturbed = crashes.go_on(name)
+    crashes.go_on_and_check(name)
+    for second, passed in enumerate(undisturbed.passed):
+        if passed.startswith("after") or second == 0:
+            crashes.kill(name, number)
+            crashes.go_on(name, deadly=second)
+            crashes.go_on_and_check(name)
