@@ -191,6 +191,21 @@ def test_a_worker_that_comes_back_after_its_lease_changes_nothing(engine: Engine
     assert store(engine, claim, attempt) is None  # the job's first photo
 
 
+def test_a_step_that_comes_out_of_order_changes_nothing(engine: Engine) -> None:
+    """The claim alone is no right to a step: each goes from one status only."""
+    _, _, photo_ids = accepted_job(engine)
+    claim, attempt = start(engine, photo_ids[0])
+    with Session(engine) as session, pytest.raises(LeaseLost):
+        photos.open_attempt(session, claim, "preview", "preview")
+    with Session(engine) as session, session.begin():
+        photos.retry(session, claim, attempt, AttemptEnd(AttemptOutcome.FAILED, "provider_failed"), 0)
+        held = photos.claim(session, photo_ids[0], PhotoStatus.PENDING, LEASE_SECONDS)
+    assert held is not None
+    for act in (store, fail):
+        with pytest.raises(LeaseLost):
+            act(engine, held, attempt)
+
+
 def test_a_held_photo_is_claimed_by_nobody_else_not_even_with_a_hint(engine: Engine) -> None:
     _, _, photo_ids = accepted_job(engine)
     claim, _ = start(engine, photo_ids[0])

@@ -5,17 +5,23 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 from pydantic import SecretStr
 from redis import Redis
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
 from standardwebhooks import Webhook
 
+from shared.models import PhotoStatus
+from shared.photos import claim, open_attempt
 from shared.queue import COLLECT_QUEUE
 from shared.settings import Settings
 from tests.api_client import refused, serve
+from tests.rows import accepted_job
 
 pytestmark = pytest.mark.anyio
 
@@ -84,6 +90,23 @@ async def test_any_of_several_signatures_will_do(http: httpx.AsyncClient) -> Non
     assert (await send(http, headers)).status_code == 204
 
 
+async def test_signatures_are_compared_in_constant_time(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else compares would tell, by how long it takes, how much of a forged signature was right."""
+    compared: list[bytes] = []
+
+    def never_equal(_ours: bytes, theirs: bytes) -> bool:
+        compared.append(theirs)
+        return False
+
+    monkeypatch.setattr("hmac.compare_digest", never_equal)
+    headers = signed()
+    refused(await send(http, headers), 401, "unauthorized")
+    signature = base64.b64decode(headers["webhook-signature"].removeprefix("v1,"))
+    assert compared == [signature] * 2, "once for each of our secrets"
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -110,6 +133,27 @@ async def test_a_stale_or_changed_webhook_changes_nothing(http: httpx.AsyncClien
     refused(await send(http, signed(), BODY + b" "), 401, "unauthorized")
     refused(await send(http, signed(), b"\xff\xfe"), 401, "unauthorized")
     assert waiting(redis_url) == 0
+
+
+@pytest.mark.parametrize("said", ["succeeded", "failed", "canceled"])
+async def test_a_webhook_is_a_hint_and_changes_no_row(http: httpx.AsyncClient, engine: Engine, said: str) -> None:
+    """What the provider says about a prediction is asked for, and not taken from whoever comes."""
+    _, _, photo_ids = accepted_job(engine)
+    with Session(engine) as session, session.begin():
+        held = claim(session, photo_ids[0], PhotoStatus.PENDING, 60)
+        assert held is not None
+        attempt = open_attempt(session, held, "replicate", "a-model")
+
+    def rows() -> list[Any]:
+        with engine.connect() as connection:
+            tables = ("jobs", "photos", "attempts", "job_events")
+            return [connection.execute(text(f"SELECT * FROM {table} ORDER BY id")).all() for table in tables]
+
+    before = rows()
+    body = json.dumps({"id": "abc", "status": said, "output": ["https://replicate.delivery/x"]}).encode()
+    address = f"/webhooks/replicate?photo={photo_ids[0]}&attempt={attempt.id}"
+    assert (await http.post(address, content=body, headers=signed(body=body))).status_code == 204
+    assert rows() == before
 
 
 async def test_without_a_secret_nobody_is_believed(settings: Settings) -> None:

@@ -1,0 +1,396 @@
+"""The planted defects: each takes away one thing that a promise rests on, and names the check that must notice.
+
+A defect is one replacement in one file. `tests/test_mutants.py` holds that each old text stands there exactly once.
+"""
+
+from dataclasses import dataclass
+
+SIMULATION = "cuggu simulate --seed 1 --schedules 40"
+
+_MIGRATION = "migrations/versions/0001_the_first_tables.py"
+_CRASH = "tests/test_crashes.py::test_a_process_killed_at_any_boundary_costs_nothing"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`caught_by` is a test, or the simulation's command."""
+
+    name: str
+    breaks: str  # the promise
+    file: str
+    old: str
+    new: str
+    caught_by: str
+
+
+MUTANTS = (
+    # --- What the database forbids
+    Mutant(
+        "two attempts at one photo may be open",
+        "I4",
+        _MIGRATION,
+        '"uq_attempts_one_open", "attempts", ["photo_id"], unique=True',
+        '"uq_attempts_one_open", "attempts", ["photo_id"], unique=False',
+        "tests/test_jobs.py::test_the_database_forbids_a_second_open_attempt",
+    ),
+    Mutant(
+        "a job may be charged and refunded twice",
+        "I2",
+        _MIGRATION,
+        '        sa.UniqueConstraint("job_id", "kind", name=op.f("uq_ledger_entries_job_id_kind")),\n',
+        "",
+        "tests/test_credits.py::test_the_database_forbids_moving_a_jobs_credit_twice",
+    ),
+    Mutant(
+        "a user may have two sign-up grants",
+        "I1",
+        _MIGRATION,
+        '        ["user_id"],\n        unique=True,',
+        '        ["user_id"],\n        unique=False,',
+        "tests/test_credits.py::test_the_database_forbids_what_wrong_code_might_do",
+    ),
+    Mutant(
+        "a balance may be negative",
+        "I1",
+        _MIGRATION,
+        '        sa.CheckConstraint("credits >= 0", name=op.f("ck_users_credits_not_negative")),\n',
+        "",
+        "tests/test_credits.py::test_the_database_forbids_what_wrong_code_might_do",
+    ),
+    Mutant(
+        "two jobs may have one Idempotency-Key",
+        "I8",
+        _MIGRATION,
+        '        sa.UniqueConstraint("user_id", "idempotency_key", name=op.f("uq_jobs_user_id_idempotency_key")),\n',
+        "",
+        "tests/test_jobs.py::test_one_idempotency_key_at_once_from_many_places_makes_one_job",
+    ),
+    Mutant(
+        "two attempts may pay for one prediction",
+        "I4",
+        _MIGRATION,
+        '        sa.UniqueConstraint("provider", "prediction_id", name=op.f("uq_attempts_provider_prediction_id")),\n',
+        "",
+        "tests/test_generation.py::test_of_two_predictions_of_one_attempt_the_younger_is_stopped_and_booked",
+    ),
+    # --- Money and settlement
+    Mutant(
+        "a charge does not look at the balance",
+        "I1",
+        "shared/credits.py",
+        ".where(User.id == user_id, User.credits + amount >= 0)",
+        ".where(User.id == user_id)",
+        "tests/test_jobs.py::test_twenty_submissions_on_the_last_credit_make_one_job",
+    ),
+    Mutant(
+        "a job is accepted without its charge",
+        "I2",
+        "shared/jobs.py",
+        "credits_left = credits.charge(session, new.user_id, new.id)",
+        "credits_left = 0",
+        SIMULATION,
+    ),
+    Mutant(
+        "a job does not remember its Idempotency-Key",
+        "I8",
+        "shared/jobs.py",
+        "idempotency_key=new.idempotency_key,",
+        "idempotency_key=None,",
+        f"{_CRASH}[submit: after commit of jobs.accept]",
+    ),
+    Mutant(
+        "three photos complete a job",
+        "I2",
+        "shared/jobs.py",
+        "if stored == PHOTOS_PER_JOB:",
+        "if stored >= PHOTOS_PER_JOB - 1:",
+        SIMULATION,
+    ),
+    Mutant(
+        "a PARTIAL job keeps the credit",
+        "I2",
+        "shared/jobs.py",
+        "stored=stored, keep_credit=False,",
+        "stored=stored, keep_credit=stored > 0,",
+        SIMULATION,
+    ),
+    Mutant(
+        "a canceled job keeps the credit, photo or not",
+        "I2",
+        "shared/jobs.py",
+        "keep_credit=stored > 0,",
+        "keep_credit=True,",
+        SIMULATION,
+    ),
+    Mutant(
+        "the last photos do not wait for each other at the job's row",
+        "I3",
+        "shared/jobs.py",
+        "select(Job).where(Job.id == job_id).with_for_update().execution_options",
+        "select(Job).where(Job.id == job_id).execution_options",
+        "tests/test_jobs.py::test_last_photos_that_end_at_once_settle_the_job_once",
+    ),
+    # --- Claims, leases, steps
+    Mutant(
+        "a claim's token fences nobody off",
+        "I3",
+        "shared/photos.py",
+        "conditions = [Photo.id == claim.photo_id, Photo.lease_token == claim.lease_token]",
+        "conditions = [Photo.id == claim.photo_id]",
+        SIMULATION,
+    ),
+    Mutant(
+        "a step does not look at the photo's status",
+        "I7",
+        "shared/photos.py",
+        "conditions.append(Photo.status == expected)",
+        "pass",
+        "tests/test_jobs.py::test_a_step_that_comes_out_of_order_changes_nothing",
+    ),
+    Mutant(
+        "a leased photo may be claimed",
+        "I4",
+        "shared/photos.py",
+        "due: Any = Photo.next_check_at <= db_now()",
+        "due: Any = Photo.id == photo_id",
+        "tests/test_jobs.py::test_a_held_photo_is_claimed_by_nobody_else_not_even_with_a_hint",
+    ),
+    Mutant(
+        "a webhook's hint breaks a lease",
+        "I10",
+        "shared/photos.py",
+        "due = or_(due, Photo.lease_token.is_(None))",
+        "due = or_(due, Photo.id == photo_id)",
+        "tests/test_jobs.py::test_a_held_photo_is_claimed_by_nobody_else_not_even_with_a_hint",
+    ),
+    # --- The sweep
+    Mutant(
+        "the sweep sends no waiting photo",
+        "I5",
+        "worker/sweeper.py",
+        "_send_due(sessions, queue, settings, PhotoStatus.PENDING, START_QUEUE, queue.start_photos)",
+        "pass",
+        SIMULATION,
+    ),
+    Mutant(
+        "the sweep does not find whose lease has ended",
+        "I5",
+        "shared/photos.py",
+        "Photo.next_check_at <= db_now(),",
+        "Photo.next_check_at <= db_now(), Photo.lease_token.is_(None),",
+        SIMULATION,
+    ),
+    Mutant(
+        "the sweep knows no deadline",
+        "I5",
+        "worker/sweeper.py",
+        "for job_id in overdue:",
+        "for job_id in ():",
+        SIMULATION,
+    ),
+    Mutant(
+        "an attempt that nobody waits for is not closed",
+        "I4",
+        "shared/jobs.py",
+        ".values(close_due_at=db_now())",
+        ".values(close_due_at=None)",
+        SIMULATION,
+    ),
+    Mutant(
+        "what is loose is forgotten and not deleted",
+        "I6",
+        "worker/sweeper.py",
+        "storage.delete(keys)",
+        "pass",
+        SIMULATION,
+    ),
+    # --- The create call
+    Mutant(
+        "the attempt is written down after the call",
+        "I4",
+        "worker/generation.py",
+        "photos.open_attempt(session, claim, self.predictor.name, self.predictor.model)\n"
+        "        try:\n            answer = self.predictor.start(self._order(claim, attempt))",
+        "photos.open_attempt(session, claim, self.predictor.name, self.predictor.model)\n"
+        "            order = self._order(claim, attempt)\n"
+        '            object.__setattr__(order, "before_paying", lambda: None)\n'
+        "            answer = self.predictor.start(order)\n"
+        "        try:\n            pass",
+        f"{_CRASH}[start: after predictor.start]",
+    ),
+    Mutant(
+        "the seed that is sent is not the one in the books",
+        "I4",
+        "worker/generation.py",
+        "seed=attempt.seed,",
+        "seed=attempt.seed ^ 1,",
+        f"{_CRASH}[start: after predictor.start]",
+    ),
+    Mutant(
+        "a lost answer is taken for lost at once",
+        "I4",
+        "worker/generation.py",
+        "self.predictor.find(attempt.id, attempt.seed, attempt.created_at)",
+        "[]",
+        f"{_CRASH}[start: after predictor.start]",
+    ),
+    Mutant(
+        "what a second prediction costs is not booked",
+        "I4",
+        "worker/generation.py",
+        "for duplicate in younger:",
+        "for duplicate in ():",
+        "tests/test_generation.py::test_of_two_predictions_of_one_attempt_the_younger_is_stopped_and_booked",
+    ),
+    Mutant(
+        "a prediction is written down only under the lease",
+        "I4",
+        "worker/generation.py",
+        "attempts.record_prediction(session, attempt.id, prediction.id)",
+        "photos.renew(session, claim, 1) or attempts.record_prediction(session, attempt.id, prediction.id)",
+        SIMULATION,
+    ),
+    Mutant(
+        "a create is repeated by the wire",
+        "I4",
+        "worker/replicate_http.py",
+        "        answer = self._wire.handle_request(request)\n",
+        "        try:\n            answer = self._wire.handle_request(request)\n"
+        "        except httpx.TransportError:\n            answer = self._wire.handle_request(request)\n",
+        "tests/test_replicate_predictor.py::test_a_create_without_a_clear_answer_is_unknown_and_sent_once",
+    ),
+    Mutant(
+        "creates are not counted against the provider's limit",
+        "I11",
+        "worker/budgeted_predictor.py",
+        "wait_seconds = self._budget.take(kind, user_id)",
+        "wait_seconds = 0.0",
+        "tests/test_provider_budget.py::test_two_processes_share_the_limit_and_never_go_over_it",
+    ),
+    # --- Objects
+    Mutant(
+        "a photo is stored without being decoded",
+        "I2",
+        "worker/generation.py",
+        'return prepare_photo(body, made_by_ai=self.predictor.name != "preview")',
+        'return PhotoFile(body, "image/jpeg", 900, 1200, "0" * 64)',
+        SIMULATION,
+    ),
+    Mutant(
+        "a photo is put before it is announced",
+        "I6",
+        "worker/generation.py",
+        "loose_objects.expect(session, key)",
+        "pass",
+        SIMULATION,
+    ),
+    Mutant(
+        "a portrait is put before it is announced",
+        "I6",
+        "api/submission.py",
+        "await session.run_sync(loose_objects.expect, key)",
+        "pass",
+        f"{_CRASH}[submit: after storage.put]",
+    ),
+    Mutant(
+        "a stored photo stays on the list of what is loose",
+        "I6",
+        "shared/photos.py",
+        "loose_objects.keep(session, file.object_key)",
+        "pass",
+        SIMULATION,
+    ),
+    Mutant(
+        "the queue is told before the commit",
+        "I5",
+        "api/submission.py",
+        "accepted = await session.run_sync(jobs.accept, new)",
+        "accepted = await session.run_sync(jobs.accept, new)\n"
+        "                self._queue.start_photos(accepted.photo_ids if accepted else ())",
+        f"{_CRASH}[submit: before commit of jobs.accept]",
+    ),
+    # --- Webhooks
+    Mutant(
+        "a webhook's signature is not looked at",
+        "I10",
+        "api/webhook_verifier.py",
+        "key.verify(body, dict(headers), json_parse=False)",
+        "pass",
+        "tests/test_webhooks.py::test_a_forged_webhook_changes_nothing",
+    ),
+    Mutant(
+        "only the first of several signatures is tried",
+        "I10",
+        "api/webhook_verifier.py",
+        "key.verify(body, dict(headers), json_parse=False)",
+        'first = headers.get("webhook-signature", "").split(" ")[0]\n'
+        '                key.verify(body, {**headers, "webhook-signature": first}, json_parse=False)',
+        "tests/test_webhooks.py::test_any_of_several_signatures_will_do",
+    ),
+    Mutant(
+        "only the newest secret is tried",
+        "I10",
+        "api/webhook_verifier.py",
+        "for key in self._keys:",
+        "for key in self._keys[:1]:",
+        "tests/test_webhooks.py::test_a_signed_webhook_is_one_hint_to_collect",
+    ),
+    Mutant(
+        "a webhook may be of any age",
+        "I10",
+        "api/webhook_verifier.py",
+        "key.verify(body, dict(headers), json_parse=False)",
+        "key._Webhook__verify_timestamp = lambda at: "
+        '__import__("datetime").datetime.fromtimestamp(float(at), __import__("datetime").UTC)\n'
+        "                key.verify(body, dict(headers), json_parse=False)",
+        "tests/test_webhooks.py::test_a_stale_or_changed_webhook_changes_nothing",
+    ),
+    Mutant(
+        "signatures are compared in a time that tells how much of them was right",
+        "I10",
+        "api/webhook_verifier.py",
+        "key.verify(body, dict(headers), json_parse=False)",
+        'at = __import__("datetime").datetime.fromtimestamp(int(headers["webhook-timestamp"]), '
+        '__import__("datetime").UTC)\n'
+        '                ours = key.sign(headers["webhook-id"], at, body.decode())\n'
+        '                if ours not in headers["webhook-signature"].split(" "):\n'
+        "                    raise ValueError",
+        "tests/test_webhooks.py::test_signatures_are_compared_in_constant_time",
+    ),
+    Mutant(
+        "a replay is taken for news",
+        "I10",
+        "api/webhook_verifier.py",
+        "nx=True",
+        "nx=False",
+        "tests/test_webhooks.py::test_a_signed_webhook_is_one_hint_to_collect",
+    ),
+    Mutant(
+        "a webhook's body is believed",
+        "I10",
+        "api/routes/webhooks.py",
+        "    if await parts.webhooks.is_new(webhook_id):\n",
+        "    async with parts.sessions.begin() as session:\n"
+        '        await session.execute(__import__("sqlalchemy").text("UPDATE photos SET next_check_at = now(), '
+        "status = 'PENDING' WHERE id = :photo AND status = 'GENERATING'\"), {\"photo\": photo})\n"
+        "    if await parts.webhooks.is_new(webhook_id):\n",
+        "tests/test_webhooks.py::test_a_webhook_is_a_hint_and_changes_no_row",
+    ),
+    # --- Whose it is
+    Mutant(
+        "anybody may look at a job",
+        "I9",
+        "api/job_view.py",
+        "WHERE j.id = :job_id AND j.user_id = :user_id",
+        "WHERE j.id = :job_id AND :user_id IS NOT NULL",
+        "tests/test_following.py::test_a_strangers_job_looks_like_none",
+    ),
+    Mutant(
+        "anybody may cancel a job",
+        "I9",
+        "shared/jobs.py",
+        "    if job is None or job.user_id != user_id:\n        raise NotFound\n    if job.status not in ACTIVE_JOB:",
+        "    if job is None:\n        raise NotFound\n    if job.status not in ACTIVE_JOB:",
+        "tests/test_jobs.py::test_only_the_owner_cancels_and_chooses_and_only_stored_photos_are_chosen",
+    ),
+)
