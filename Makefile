@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo serve test chaos lint format lock clean
+.PHONY: help install demo serve test chaos crashes mutants lint format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ test: install  ## every test, on its own embedded stack
 
 chaos: install  ## 100 schedules of kills and cut wires over the real processes (SCHEDULES=100 SEED=1)
 	@$(BIN)/python -m tests.chaos --schedules $(or $(SCHEDULES),100) --seed $(or $(SEED),1)
+
+crashes: install  ## kill processes at every pair of crash points (half an hour)
+	@$(BIN)/pytest -n auto -m long tests/test_crashes.py
+
+mutants: install  ## plant each known defect and see it caught by its check
+	@$(BIN)/python -m tests.mutants
 
 lint: install  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
