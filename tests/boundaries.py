@@ -42,7 +42,7 @@ TRANSACTIONS = {
     ),
 }
 EFFECTS: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
-    ("predictor.", ReplicatePredictor, ("start", "fetch", "find", "cancel", "read_output")),
+    ("predictor.", ReplicatePredictor, ("start", "fetch", "find", "recognise", "cancel", "read_output")),
     ("storage.", DiskStorage, ("put", "delete")),
     ("queue.", JobQueue, ("start_photos", "collect_photos", "close_attempts")),
     ("limits.", RateLimits, ("count_upload", "count_submission")),
@@ -76,12 +76,13 @@ class Boundaries:
         event.listen(Session, "before_commit", lambda _session: self._passes(f"before commit of {self._transaction}"))
         event.listen(Session, "after_commit", self._committed)
 
-    def aside(self, act: Callable[[], None]) -> None:
+    def aside(self, act: Callable[[], Any]) -> Any:
         """Do something that is no part of what this process is watched for."""
         watching, self._watching = self._watching, False
         transaction, self._transaction = self._transaction, ""
-        act()
+        answer = act()
         self._watching, self._transaction = watching, transaction
+        return answer
 
     def _passes(self, name: str) -> None:
         if not self._watching:

@@ -193,6 +193,18 @@ JOURNEYS = {
             "notes.tell",
         ),
     ),
+    "collect what a webhook names": Journey(
+        "collect_on_news",
+        _answer_lost,
+        (
+            _CLAIM,
+            "predictor.recognise",
+            "commit of attempts.record_prediction",
+            *_DOWNLOAD[1:],
+            "commit of photos.store",
+            "notes.tell",
+        ),
+    ),
     "settle with the last photo stored": Journey(
         "collect",
         _last_photo,

@@ -119,6 +119,12 @@ class World:
     def collect(self) -> None:
         self.generation.collect(self.photo_id)
 
+    def collect_on_news(self) -> None:
+        """A webhook has come, and names the prediction."""
+        ((attempt_id, seed, created_at),) = self.rows("SELECT id, seed, created_at FROM attempts")
+        (sent,) = self._aside(lambda: self.generation.predictor.find(attempt_id, seed, created_at))
+        self.generation.collect(self.photo_id, hinted=True, named=sent.id)
+
     def sweep(self) -> None:
         sweeper.sweep(self.sessions, self.queue, self.notes, self.settings)
 
@@ -228,11 +234,8 @@ class World:
         if self.boundaries:
             self.boundaries.meanwhile[boundary] = act
 
-    def _aside(self, act: Callable[[], None]) -> None:
-        if self.boundaries:
-            self.boundaries.aside(act)
-        else:
-            act()
+    def _aside(self, act: Callable[[], Any]) -> Any:
+        return self.boundaries.aside(act) if self.boundaries else act()
 
 
 @cache

@@ -9,7 +9,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ from enum import StrEnum
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
+
+import psutil
 
 from tests.mutants.catalogue import MUTANTS, SIMULATION, Mutant
 
@@ -89,13 +90,13 @@ class Tree:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,
         )
         try:
             output, _ = process.communicate(timeout=CHECK_SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
+            for hanging in [*psutil.Process(process.pid).children(recursive=True), process]:
+                hanging.kill()
+            process.communicate()
             return -1, f"it did not end within {CHECK_SECONDS} s"
         return process.returncode, output
 

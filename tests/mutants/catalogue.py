@@ -235,6 +235,14 @@ MUTANTS = (
         f"{_CRASH}[start: after predictor.start]",
     ),
     Mutant(
+        "whatever prediction a webhook names is taken for ours",
+        "I10",
+        "worker/replicate_predictor.py",
+        "return prediction_from(entry, self._model) if self._fits(entry, attempt_id, seed, until) else None",
+        "return prediction_from(entry, self._model)",
+        "tests/test_predictors.py::test_a_named_prediction_is_recognised_by_its_own_attempt_alone",
+    ),
+    Mutant(
         "what a second prediction costs is not booked",
         "I4",
         "worker/generation.py",
