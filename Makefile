@@ -30,7 +30,7 @@ chaos: install  ## 100 schedules of kills and cut wires over the real processes 
 	@$(BIN)/python -m tests.chaos --schedules $(or $(SCHEDULES),100) --seed $(or $(SEED),1)
 
 crashes: install  ## kill processes at every pair of crash points (half an hour)
-	@$(BIN)/pytest -n auto -m long tests/test_crashes.py
+	@$(BIN)/pytest -n auto -m exhaustive tests/test_crashes.py
 
 mutants: install  ## plant each known defect and see it caught by its check
 	@$(BIN)/python -m tests.mutants
