@@ -5,7 +5,7 @@ A defect is one replacement in one file. `tests/test_mutants.py` holds that each
 
 from dataclasses import dataclass
 
-SIMULATION = "cuggu simulate --seed 1 --schedules 40"
+SIMULATION = "cuggu simulate"
 
 _MIGRATION = "migrations/versions/0001_the_first_tables.py"
 _CRASH = "tests/test_crashes.py::test_a_process_killed_at_any_boundary_costs_nothing"
@@ -13,7 +13,7 @@ _CRASH = "tests/test_crashes.py::test_a_process_killed_at_any_boundary_costs_not
 
 @dataclass(frozen=True)
 class Mutant:
-    """`caught_by` is a test, or the simulation's command."""
+    """`caught_by` is a test, or the simulation."""
 
     name: str
     breaks: str  # the promise
