@@ -29,7 +29,7 @@ test: install  ## every test, on its own embedded stack
 chaos: install  ## 100 schedules of kills and cut wires over the real processes (SCHEDULES=100 SEED=1)
 	@$(BIN)/python -m tests.chaos --schedules $(or $(SCHEDULES),100) --seed $(or $(SEED),1)
 
-crashes: install  ## kill processes at every pair of crash points (half an hour)
+crashes: install  ## kill processes at every pair of crash points (a quarter of an hour)
 	@$(BIN)/pytest -n auto -m exhaustive tests/test_crashes.py
 
 mutants: install  ## plant each known defect and see it caught by its check

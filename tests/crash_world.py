@@ -173,6 +173,7 @@ class World:
         """All leases end, all waits are over, all messages were lost, and what is loose is due."""
         self.sql("UPDATE photos SET next_check_at = now() - interval '1 s', sent_at = NULL")
         self.sql("UPDATE attempts SET created_at = least(created_at, now() - interval '60 s')")
+        self.sql("UPDATE attempts SET submitted_at = created_at WHERE submitted_at IS NOT NULL")
         self.sql("UPDATE attempts SET close_due_at = now() WHERE close_due_at IS NOT NULL")
         self.sql("UPDATE loose_objects SET delete_after = now()")
 

@@ -322,17 +322,17 @@ MUTANTS = (
         "a webhook's signature is not looked at",
         "I10",
         "api/webhook_verifier.py",
-        "key.verify(body, dict(headers), json_parse=False)",
-        "pass",
+        "key.verify(",
+        "self._guard or key.verify(",
         "tests/test_webhooks.py::test_a_forged_webhook_changes_nothing",
     ),
     Mutant(
         "only the first of several signatures is tried",
         "I10",
         "api/webhook_verifier.py",
-        "key.verify(body, dict(headers), json_parse=False)",
-        'first = headers.get("webhook-signature", "").split(" ")[0]\n'
-        '                key.verify(body, {**headers, "webhook-signature": first}, json_parse=False)',
+        "key.verify(body, ",
+        '(lambda given, **how: key.verify(body, {**given, "webhook-signature": '
+        'given.get("webhook-signature", "").split(" ")[0]}, **how))(',
         "tests/test_webhooks.py::test_any_of_several_signatures_will_do",
     ),
     Mutant(
@@ -347,22 +347,23 @@ MUTANTS = (
         "a webhook may be of any age",
         "I10",
         "api/webhook_verifier.py",
-        "key.verify(body, dict(headers), json_parse=False)",
+        "key.verify(",
         "key._Webhook__verify_timestamp = lambda at: "
         '__import__("datetime").datetime.fromtimestamp(float(at), __import__("datetime").UTC)\n'
-        "                key.verify(body, dict(headers), json_parse=False)",
+        "                key.verify(",
         "tests/test_webhooks.py::test_a_stale_or_changed_webhook_changes_nothing",
     ),
     Mutant(
         "signatures are compared in a time that tells how much of them was right",
         "I10",
         "api/webhook_verifier.py",
-        "key.verify(body, dict(headers), json_parse=False)",
+        "key.verify(",
         'at = __import__("datetime").datetime.fromtimestamp(int(headers["webhook-timestamp"]), '
         '__import__("datetime").UTC)\n'
         '                ours = key.sign(headers["webhook-id"], at, body.decode())\n'
-        '                if ours not in headers["webhook-signature"].split(" "):\n'
-        "                    raise ValueError",
+        '                if ours in headers["webhook-signature"].split(" "):\n'
+        '                    return headers["webhook-id"]\n'
+        "                key.verify(",
         "tests/test_webhooks.py::test_signatures_are_compared_in_constant_time",
     ),
     Mutant(
