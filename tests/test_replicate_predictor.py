@@ -197,6 +197,15 @@ def test_a_prediction_whose_answer_was_lost_is_found(
     assert not vendor.entry(prediction.id)["answered"]
 
 
+def test_a_process_that_stood_still_after_it_renewed_its_lease_sends_nothing(
+    hasty: ReplicatePredictor, vendor: DoubledReplicate
+) -> None:
+    """Its lease may have ended: somebody else may have looked for the prediction in vain, and paid for another."""
+    answer = hasty.start(an_order(before_paying=lambda: time.sleep(HASTY_LEASE_SECONDS)))
+    assert isinstance(answer, NotYet)
+    assert vendor.book("predictions") == []
+
+
 def test_nobody_listening_means_that_nothing_was_sent(opened: OpenPredictor) -> None:
     predictor = opened(replicate_base_url="http://127.0.0.1:9")  # discard: nobody listens
     assert isinstance(predictor.start(an_order()), NotYet)

@@ -106,6 +106,8 @@ class ReplicatePredictor:
         portrait = self._portrait_address(order)
         if not isinstance(portrait, str):
             return portrait
+        # Counted from before the lease is renewed: a process that stands still in between sends nothing afterwards.
+        until = self._in(self._call_seconds)
         order.before_paying()
         body: dict[str, Any] = {"input": self._model.input_for(order.prompt, portrait, order.seed)}
         if order.webhook_url:
@@ -114,7 +116,7 @@ class ReplicatePredictor:
             answer = self._request(
                 "POST",
                 f"/v1/models/{self.model}/predictions",
-                self._in(self._call_seconds),
+                until,
                 json=body,
                 headers={"Cancel-After": self._cancel_after},
             )
