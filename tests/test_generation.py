@@ -262,6 +262,40 @@ def test_only_what_surely_was_never_made_is_made_again(world: World) -> None:
     assert world.sql("SELECT outcome, count(*) FROM attempts GROUP BY 1 ORDER BY 1") == [("LOST", 1), ("SUCCEEDED", 4)]
 
 
+def test_a_create_is_given_its_time_from_its_sending_however_long_the_portrait_took(world: World) -> None:
+    start = world.predictor.start
+
+    def slowly(order: Any) -> Any:
+        world.pass_time(60)  # the lease is kept meanwhile
+        return start(order)
+
+    world.predictor.start = slowly  # type: ignore[method-assign]
+    world.predictor.starts.append(Unknown("the connection was lost"))
+    world.generation.start(world.photo_ids[0])
+    world.pass_time(2)
+    world.generation.collect(world.photo_ids[0])
+    assert world.sql("SELECT outcome FROM attempts") == [("OPEN",)], "it may still arrive"
+    world.predictor.create(world.predictor.orders[0])
+    world.predictor.start = start  # type: ignore[method-assign]
+    world.run()
+    assert world.job == ("COMPLETED", None, 4)
+    assert len(world.predictor.predictions) == 4, "a photo was paid for twice"
+
+
+def test_a_create_that_arrives_late_after_its_job_was_canceled_is_stopped_and_booked(world: World) -> None:
+    world.predictor.starts.append(Unknown("timed out"))
+    world.generation.start(world.photo_ids[0])
+    with Session(world.engine) as session, session.begin():
+        jobs.cancel(session, world.user_id, world.job_id)
+    world.pass_time(30)
+    ((attempt_id,),) = world.sql("SELECT id FROM attempts")
+    world.closing.close(attempt_id)
+    late = world.predictor.create(world.predictor.orders[0])
+    world.run()
+    assert world.predictor.canceled == [late.id]
+    assert world.sql("SELECT outcome, cost FROM attempts") == [("CANCELED", Decimal("0.0400"))]
+
+
 def test_a_job_canceled_while_its_prediction_runs_stops_it_and_books_its_cost(world: World) -> None:
     world.generation.start(world.photo_ids[0])
     with Session(world.engine) as session, session.begin():

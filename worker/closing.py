@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from shared import attempts
 from shared.attempts import AttemptEnd, OpenAttempt
 from shared.models import AttemptOutcome
+from shared.photos import LATE_LOOK_SECONDS
 from shared.settings import Settings
 from worker.generation import adopt, attempt_end
 from worker.predictor import Gone, NotYet, Prediction, PredictionState, Predictor
@@ -60,7 +61,7 @@ class Closing:
     def _search(self, attempt: OpenAttempt) -> AttemptEnd | NotYet:
         found = self.predictor.find(attempt.id, attempt.seed, attempt.created_at)
         if attempt.age_seconds >= GIVEN_UP_AFTER_SECONDS or (
-            found == [] and attempt.age_seconds >= self.settings.lease_seconds
+            found == [] and attempt.age_seconds >= self.settings.lease_seconds + LATE_LOOK_SECONDS
         ):
             return AttemptEnd(AttemptOutcome.LOST, "answer_lost")
         if isinstance(found, NotYet):
