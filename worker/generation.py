@@ -5,7 +5,7 @@ A step that dies in between is found by its lease, and the next one goes on from
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from uuid import UUID
@@ -297,12 +297,15 @@ class Generation:
         """What surrounds every step: the lease is kept, and the claim known to `hand_back`."""
         with structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), photo_id=str(claim.photo_id)):
             try:
-                with KeptLease(lambda: self._renew(claim), every_seconds=self.settings.lease_seconds / 3):
+                with self._keeping(claim):
                     yield
             except LeaseLost:
                 log.warning("lease.lost", step=name)
             finally:
                 self.held.drop(claim)
+
+    def _keeping(self, claim: Claim) -> AbstractContextManager[object]:
+        return KeptLease(lambda: self._renew(claim), every_seconds=self.settings.lease_seconds / 3)
 
     def _renew(self, claim: Claim) -> None:
         with self.sessions.begin() as session:

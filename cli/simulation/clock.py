@@ -1,40 +1,59 @@
-"""The virtual clock: a row in the simulated database, which `cuggu_now()` reads instead of the real time."""
+"""The virtual time: seconds that pass for everybody, and the database's clock, which may also jump by itself."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 _INSTALL = """
-CREATE UNLOGGED TABLE simulated_clock (at timestamptz NOT NULL);
-INSERT INTO simulated_clock VALUES ('2026-01-01T00:00:00Z');
-CREATE OR REPLACE FUNCTION cuggu_now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM simulated_clock';
+CREATE OR REPLACE FUNCTION cuggu_now() RETURNS timestamptz LANGUAGE sql STABLE
+AS $$SELECT current_setting('cuggu.now')::timestamptz$$
 """
 
 
 class Clock:
-    """Seconds since the schedule began. It goes forward only when it is told to."""
+    """Puts `cuggu_now()` under our hand, in a database that is for simulation only.
+
+    Every connection is told the time when it is taken from the pool, so a transaction has one time, as with the
+    real clock.
+
+    Attributes:
+        seconds: since the schedule began; never goes back.
+        jumps: when (in `seconds`) the database's clock jumped, and by how many seconds.
+    """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.seconds = 0.0
-        self._write()
-
-    @staticmethod
-    def install(engine: Engine) -> None:
-        """Put the virtual clock in the place of the real one, in a database that is for simulation only."""
+        self.restart()
+        event.listen(engine, "checkout", self._tell)
         with engine.begin() as connection:
             connection.execute(text(_INSTALL))
 
+    def restart(self) -> None:
+        """Another schedule begins."""
+        self.seconds = 0.0
+        self.jumps: list[tuple[float, float]] = []
+
     @property
     def now(self) -> datetime:
-        return START + timedelta(seconds=self.seconds)
+        """What the database's clock shows."""
+        return START + timedelta(seconds=self.seconds + sum(size for _, size in self.jumps))
 
-    def advance(self, seconds: float) -> None:
-        self.seconds += seconds
-        self._write()
+    def advance_to(self, seconds: float) -> None:
+        self.seconds = max(self.seconds, seconds)
 
-    def _write(self) -> None:
-        with self._engine.begin() as connection:
-            connection.execute(text("UPDATE simulated_clock SET at = :at"), {"at": self.now})
+    def jump(self, seconds: float) -> None:
+        """Only the database's clock: forward, or back if negative."""
+        self.jumps.append((self.seconds, seconds))
+
+    def jumped_forward(self, since: float, until: float) -> bool:
+        return any(since <= at <= until and size > 0 for at, size in self.jumps)
+
+    def _tell(self, connection: Any, record: Any, _proxy: Any) -> None:
+        now = self.now
+        if record.info.get("now") != now:
+            connection.autocommit = True  # or a rollback would take it back
+            connection.execute("SELECT set_config('cuggu.now', %s, false)", [now.isoformat()])
+            connection.autocommit = False
+            record.info["now"] = now

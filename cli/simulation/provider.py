@@ -1,190 +1,211 @@
 """A provider under the virtual clock, with faults, that keeps books of what it really did."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from io import BytesIO
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from PIL import Image
 
-from cli.simulation.clock import Clock
-from cli.simulation.dice import Dice
+from cli.simulation.database import rows
 from worker.predictor import Gone, Never, NotYet, Prediction, PredictionOrder, PredictionState, Unknown
+
+if TYPE_CHECKING:
+    from cli.simulation.world import World
 
 PRICE = Decimal("0.04")
 CALL_SECONDS = 7.5  # as the real adapter bounds a create at a lease of 15 s
 KEPT_SECONDS = 3600.0
 LIST_LAG_SECONDS = 5.0
+UNFIT_PORTRAIT = b"a portrait that the provider seldom takes"
+_UNFIT_REFUSED = 0.85
 
 
 @dataclass
 class Run:
-    """One prediction in the provider's own books."""
+    """One prediction in the provider's own books. Times are virtual seconds."""
 
     prediction: Prediction
     order: PredictionOrder
+    sent_at: float
     ends_at: float
     end: PredictionState
     failure: str | None
     listed_from: float
-    readable: bool = True  # whether its output can ever be read
-    known_to_us: bool = False  # its id was in an answer that we were given
+    # It came so long after it was sent that by then nobody could know of it.
+    too_late: bool = False
+    known_before: frozenset[str] = frozenset()  # the photo's predictions in our books when this one was sent
+    unreadable_from: float | None = None
 
     @property
     def billed(self) -> bool:
         return self.end is PredictionState.SUCCEEDED or self.prediction.cost_usd == PRICE
 
+    def usable_at(self, at: float) -> bool:
+        """Whether it brings a photo, or would, to whoever looks at that time."""
+        readable_until = self.ends_at + KEPT_SECONDS if self.unreadable_from is None else self.unreadable_from
+        return self.end is PredictionState.SUCCEEDED and at < readable_until
+
 
 @dataclass
 class SimulatedProvider:
-    clock: Clock
-    dice: Dice
-    boundary: Callable[[str], None]  # where the calling worker may die or stand still
-    on_webhook: Callable[[UUID, float], None]
+    world: "World"
     name: str = "simulated"
     model: str = "simulated"
     runs: dict[str, Run] = field(default_factory=dict)
-    late: list[tuple[float, PredictionOrder]] = field(default_factory=list)
-    violations: list[str] = field(default_factory=list)
+    on_their_way: list[tuple[float, Run]] = field(default_factory=list)
 
     def start(self, order: PredictionOrder) -> Prediction | NotYet | Never | Unknown:
+        dice, clock = self.world.dice, self.world.clock
+        portrait = order.read_portrait()
+        self.world.boundary()
+        until = clock.seconds + CALL_SECONDS
         order.before_paying()
-        until = self.clock.seconds + CALL_SECONDS
-        self.boundary("before the create")
-        if self.clock.seconds >= until:
+        self.world.boundary()
+        if clock.seconds >= until:
             return NotYet(2, "the time was over before anything was sent")
-        if self.dice.strikes("provider throttles"):
-            return NotYet(self.dice.chance.uniform(1, 20), "throttled")
-        if self.dice.strikes("provider refuses"):
+        sent_at = clock.seconds
+        self._may_be_slow(until)
+        if dice.strikes("provider throttles"):
+            return NotYet(dice.chance.uniform(1, 20), "throttled")
+        if dice.strikes("provider refuses") or (portrait == UNFIT_PORTRAIT and dice.chance.random() < _UNFIT_REFUSED):
             return Never("bad_input", "refused")
-        if self.dice.strikes("create never arrived"):
+        if dice.strikes("create never arrived"):
+            self._may_be_slow(until)
             return Unknown("timed out")
-        if self.dice.strikes("create arrives late"):
-            self.late.append((self.clock.seconds + self.dice.chance.uniform(1, 40), order))
+        run = self._run(order, sent_at)
+        if dice.strikes("create arrives late"):
+            self.on_their_way.append((dice.chance.uniform(clock.seconds, until), run))
+            return Unknown("the connection was lost")
+        if dice.strikes("create arrives much too late"):
+            run.too_late = True
+            self.on_their_way.append((until + dice.chance.uniform(1, 40), run))
             return Unknown("timed out")
-        run = self._create(order)
-        self.boundary("after the create")
-        if self.dice.strikes("create answer lost"):
+        self._begin(run)
+        self._may_be_slow(until)
+        self.world.boundary()
+        if dice.strikes("create answer lost"):
             return Unknown("the answer was lost")
-        run.known_to_us = True
-        return run.prediction
+        return self._as_it_stands(run)
 
     def arrive(self) -> None:
-        """Create what was sent long ago and comes only now."""
-        due = [order for at, order in self.late if at <= self.clock.seconds]
-        self.late = [(at, order) for at, order in self.late if at > self.clock.seconds]
-        for order in due:
-            self._create(order, late=True)
+        """Begin what was sent long ago and comes only now."""
+        now = self.world.clock.seconds
+        due = [run for at, run in self.on_their_way if at <= now]
+        self.on_their_way = [(at, run) for at, run in self.on_their_way if at > now]
+        for run in due:
+            self._begin(run)
 
     def fetch(self, prediction_id: str) -> Prediction | NotYet | Gone:
-        self.boundary("before the fetch")
-        if self.dice.strikes("provider does not answer"):
+        self.world.boundary()
+        self._may_be_slow(self.world.clock.seconds + CALL_SECONDS)
+        if self.world.dice.strikes("provider does not answer"):
             return NotYet(2, "no answer")
         return self._as_it_stands(self.runs[prediction_id])
 
     def find(self, attempt_id: UUID, seed: int, created_after: datetime) -> list[Prediction] | NotYet:
-        self.boundary("before the search")
-        if self.dice.strikes("provider does not answer"):
+        self.world.boundary()
+        self._may_be_slow(self.world.clock.seconds + CALL_SECONDS)
+        if self.world.dice.strikes("provider does not answer"):
             return NotYet(2, "no answer")
-        found = [
-            run
+        return [
+            self._as_it_stands(run)
             for run in self.runs.values()
-            if run.order.attempt_id == attempt_id and run.listed_from <= self.clock.seconds
+            if run.order.attempt_id == attempt_id and run.listed_from <= self.world.clock.seconds
         ]
-        for run in found:
-            run.known_to_us = True
-        return [replace(run.prediction) for run in found]
 
     def recognise(self, prediction_id: str, attempt_id: UUID, seed: int) -> Prediction | None:
-        self.boundary("before the look at what a webhook named")
+        self.world.boundary()
         run = self.runs.get(prediction_id)
-        if run is None or run.order.attempt_id != attempt_id or self.dice.strikes("provider does not answer"):
+        if run is None or run.order.attempt_id != attempt_id or self.world.dice.strikes("provider does not answer"):
             return None
-        run.known_to_us = True
         return self._as_it_stands(run)
 
     def cancel(self, prediction_id: str) -> Prediction | NotYet | Gone:
-        if self.dice.strikes("provider does not answer"):
+        self.world.boundary()
+        if self.world.dice.strikes("provider does not answer"):
             return NotYet(2, "no answer")
         run = self.runs[prediction_id]
-        if self.clock.seconds < run.ends_at:
-            run.ends_at, run.end, run.failure = self.clock.seconds, PredictionState.CANCELED, "provider_failed"
+        if self.world.clock.seconds < run.ends_at:
+            run.ends_at, run.end, run.failure = self.world.clock.seconds, PredictionState.CANCELED, "provider_failed"
             run.prediction = replace(run.prediction, cost_usd=PRICE)  # billed for what it ran
         return self._as_it_stands(run)
 
     def read_output(self, address: str) -> bytes | NotYet | Gone:
-        self.boundary("before the download")
-        run = self.runs[address]
-        if self.dice.strikes("output gone"):
-            run.readable = False
-        if self.dice.strikes("provider does not answer"):
+        self.world.boundary()
+        run, now, dice = self.runs[address], self.world.clock.seconds, self.world.dice
+        self._may_be_slow(now + CALL_SECONDS)
+        if dice.strikes("provider does not answer"):
             return NotYet(2, "no answer")
-        if not run.readable or self.clock.seconds > run.ends_at + KEPT_SECONDS:
-            run.readable = False
+        if dice.strikes("output gone") or not run.usable_at(now):
+            run.unreadable_from = now if run.unreadable_from is None else run.unreadable_from
             return Gone("it was deleted", PRICE)
-        if self.dice.strikes("output broken"):
-            run.readable = False
+        if dice.strikes("output broken"):
+            run.unreadable_from = now
             return b"not a picture"
         return picture(run.order.slot)
 
     def probe(self) -> str:
         return "simulated"
 
-    def _create(self, order: PredictionOrder, *, late: bool = False) -> Run:
-        now = self.clock.seconds
-        for other in self.runs.values():
-            usable = other.billed and other.readable and now <= other.ends_at + KEPT_SECONDS
-            if other.order.photo_id == order.photo_id and usable and other.known_to_us and not late:
-                self.violations.append(
-                    f"I4: photo {order.photo_id} was paid for again although {other.prediction.id} is"
-                )
+    def _run(self, order: PredictionOrder, sent_at: float) -> Run:
         end, failure = self._fate()
-        run = Run(
-            Prediction(f"p{len(self.runs)}-{order.attempt_id.hex[:8]}", PredictionState.RUNNING, self.clock.now),
-            order,
-            now + (KEPT_SECONDS if failure == "hangs" else self.dice.chance.uniform(3, 25)),
-            end,
-            None if failure == "hangs" else failure,
-            now + (LIST_LAG_SECONDS if self.dice.strikes("list lags") else 0),
+        known = rows(
+            self.world.engine,
+            "SELECT prediction_id FROM attempts WHERE photo_id = :photo AND prediction_id IS NOT NULL",
+            photo=order.photo_id,
         )
+        return Run(
+            Prediction(f"p{order.attempt_id.hex}", PredictionState.RUNNING, self.world.clock.now),
+            order,
+            sent_at=sent_at,
+            ends_at=KEPT_SECONDS if failure == "hangs" else self.world.dice.chance.uniform(3, 25),
+            end=end,
+            failure=None if failure == "hangs" else failure,
+            listed_from=LIST_LAG_SECONDS if self.world.dice.strikes("list lags") else 0,
+            known_before=frozenset(row.prediction_id for row in known),
+        )
+
+    def _begin(self, run: Run) -> None:
+        now = self.world.clock.seconds
+        run.ends_at += now
+        run.listed_from += now
         self.runs[run.prediction.id] = run
-        self._send_webhook(order.photo_id, run.ends_at)
-        return run
+        self.world.webhooks.send(run.order.photo_id, run.prediction.id, run.ends_at)
 
     def _fate(self) -> tuple[PredictionState, str | None]:
-        if self.dice.strikes("prediction moderated"):
+        strikes = self.world.dice.strikes
+        if strikes("prediction moderated"):
             return PredictionState.FAILED, "moderated"
-        if self.dice.strikes("prediction failed"):
+        if strikes("prediction failed"):
             return PredictionState.FAILED, "provider_failed"
-        if self.dice.strikes("prediction aborted"):
+        if strikes("prediction aborted"):
             return PredictionState.CANCELED, "provider_failed"
-        if self.dice.strikes("prediction hangs"):
+        if strikes("prediction hangs"):
             return PredictionState.FAILED, "hangs"
         return PredictionState.SUCCEEDED, None
 
-    def _send_webhook(self, photo_id: UUID, at: float) -> None:
-        if self.dice.strikes("webhook lost"):
-            return
-        self.on_webhook(photo_id, at + (self.dice.chance.uniform(5, 60) if self.dice.strikes("webhook late") else 0))
-        if self.dice.strikes("webhook doubled"):
-            self.on_webhook(photo_id, at + 1)
-
     def _as_it_stands(self, run: Run) -> Prediction:
-        if self.clock.seconds < run.ends_at:
+        if self.world.clock.seconds < run.ends_at:
             return run.prediction
-        done = run.end is PredictionState.SUCCEEDED
         return replace(
             run.prediction,
             state=run.end,
-            output=(run.prediction.id,) if done else (),
+            output=(run.prediction.id,) if run.end is PredictionState.SUCCEEDED else (),
             failure_code=run.failure,
             failure_detail=run.failure,
             cost_usd=PRICE if run.billed else Decimal(0),
             seconds=5.0,
         )
+
+    def _may_be_slow(self, until: float) -> None:
+        """The call takes its time, up to its limit at `until`."""
+        if self.world.dice.strikes("call is slow"):
+            now = self.world.clock.seconds
+            self.world.wait(self.world.dice.chance.uniform(0, max(until - now, 0)))
 
 
 @cache

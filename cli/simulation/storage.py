@@ -1,30 +1,32 @@
-"""An object storage in memory, that may be away and may lose its answers."""
+"""An object storage in memory, that may be away, slow, or lose its answers."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from cli.simulation.clock import Clock
-from cli.simulation.dice import Dice
 from shared.errors import StorageUnavailable
 from shared.storage import ObjectInfo, ObjectNotFound, StoredObject
 
+if TYPE_CHECKING:
+    from cli.simulation.world import World
+
 
 class SimulatedStorage:
-    def __init__(self, clock: Clock, dice: Dice, boundary: Callable[[str], None]) -> None:
-        self._clock = clock
-        self._dice = dice
-        self._boundary = boundary
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._dice = world.dice
         self.objects: dict[str, bytes] = {}
 
     def put(self, key: str, body: bytes, content_type: str) -> None:
-        self._boundary("before the put")
+        self._world.boundary()
         self._may_be_away()
         self.objects[key] = body
-        self._boundary("after the put")
-        if self._dice.strikes("storage answer lost"):
-            raise StorageUnavailable(retry_after_seconds=1)
+        self._world.boundary()
+        self._may_not_answer()
 
     def get(self, key: str) -> StoredObject:
         self._may_be_away()
+        if self._dice.strikes("portrait is slow"):
+            self._world.wait(self._dice.chance.uniform(5, 40))
         if key not in self.objects:
             raise ObjectNotFound(key)
         return StoredObject(self.objects[key], "image/jpeg")
@@ -33,11 +35,13 @@ class SimulatedStorage:
         self._may_be_away()
         for key in keys:
             self.objects.pop(key, None)
+            self._world.boundary()
+            self._may_not_answer()
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         for key in sorted(self.objects):
             if key.startswith(prefix):
-                yield ObjectInfo(key, len(self.objects[key]), self._clock.now)
+                yield ObjectInfo(key, len(self.objects[key]), self._world.clock.now)
 
     def signed_url(self, key: str, *, download_name: str | None = None) -> str | None:
         return None
@@ -47,4 +51,8 @@ class SimulatedStorage:
 
     def _may_be_away(self) -> None:
         if self._dice.strikes("storage away"):
+            raise StorageUnavailable(retry_after_seconds=1)
+
+    def _may_not_answer(self) -> None:
+        if self._dice.strikes("storage answer lost"):
             raise StorageUnavailable(retry_after_seconds=1)
