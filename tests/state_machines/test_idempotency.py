@@ -168,6 +168,6 @@ def site(settings: Settings, engine: Engine) -> Iterator[Site]:
         runner.run(stack.aclose())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)  # a failure is shrunk for up to five minutes
 def test_a_key_means_one_request_and_one_job(site: Site) -> None:
     run(Submissions, site, examples=30, steps=15)

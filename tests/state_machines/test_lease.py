@@ -197,7 +197,7 @@ class Lease(RuleBasedStateMachine):
         return claim.lease_token if claim else None
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)  # a failure is shrunk for up to five minutes
 def test_a_photo_belongs_to_one_worker_at_a_time(engine: Engine) -> None:
     Clock.install(engine)
     run(Lease, engine, examples=70, steps=30)

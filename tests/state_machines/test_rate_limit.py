@@ -135,6 +135,6 @@ def world(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
         runner.run(redis.aclose())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)  # a failure is shrunk for up to five minutes
 def test_no_window_holds_more_than_its_limit_and_none_refuses_less(world: World) -> None:
     run(Windows, world, examples=60, steps=25)

@@ -182,6 +182,6 @@ def door(settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch) ->
         runner.run(stack.aclose())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)  # a failure is shrunk for up to five minutes
 def test_what_reaches_the_queue_was_signed_just_now_and_is_new(door: Door) -> None:
     run(Webhooks, door, examples=120, steps=25)
