@@ -73,19 +73,21 @@ class Budget(RuleBasedStateMachine):
                 worker.budget.note_limits("create", worker.answer)
             worker.answer = None
 
-    @rule(name=workers, user=users, seconds=st.sampled_from([5, 70]), answered=st.booleans())
-    def work_without_a_pause(self, name: str, user: UUID, seconds: int, answered: bool) -> None:
-        """One worker sends whatever it may, for so long."""
+    @rule(name=workers, user=users, seconds=st.sampled_from([5, 70]), answered=st.booleans(), forgets=st.booleans())
+    def work_without_a_pause(self, name: str, user: UUID, seconds: int, answered: bool, forgets: bool) -> None:
+        """One worker sends whatever it may; Redis keeps what it is told meanwhile, or forgets it time and again."""
         self.send(name)
         self.hear(name, lost=True)
         budget, end = self.workers[name].budget, self.clock.now() + seconds
         while self.clock.now() < end:
             if wait := budget.take("create", user):
                 self.clock.pass_time(wait)
-            else:
-                answer = self.vendor_receives()
-                if answered:
-                    budget.note_limits("create", answer)
+                continue
+            answer = self.vendor_receives()
+            if answered:
+                budget.note_limits("create", answer)
+            if forgets and len(self.received) % 10 == 0:
+                self.client.flushdb()
 
     @rule(name=workers, user=users)
     def ask_after_a_quiet_minute(self, name: str, user: UUID) -> None:
