@@ -47,10 +47,11 @@ class Model:
 
 
 class Lease(RuleBasedStateMachine):
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, clock: Clock) -> None:
         super().__init__()
         self.engine = engine
-        self.clock = Clock(engine)
+        self.clock = clock
+        clock.restart()
         self.model = Model()
         self.workers: dict[str, Worker] = {}
 
@@ -86,7 +87,7 @@ class Lease(RuleBasedStateMachine):
 
     @rule(seconds=seconds)
     def time_passes(self, seconds: int) -> None:
-        self.clock.advance(seconds)
+        self.clock.advance_to(self.clock.seconds + seconds)
 
     @rule(name=workers, expected=st.sampled_from([PhotoStatus.PENDING, PhotoStatus.GENERATING]), hinted=st.booleans())
     def claim(self, name: str, expected: PhotoStatus, hinted: bool) -> None:
@@ -199,5 +200,4 @@ class Lease(RuleBasedStateMachine):
 
 @pytest.mark.timeout(900)  # a failure is shrunk for up to five minutes
 def test_a_photo_belongs_to_one_worker_at_a_time(engine: Engine) -> None:
-    Clock.install(engine)
-    run(Lease, engine, examples=70, steps=30)
+    run(Lease, engine, Clock(engine), examples=70, steps=30)
