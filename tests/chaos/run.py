@@ -38,6 +38,7 @@ class Run:
     glance: Callable[[World], list[Violation]]
     restart_seconds: Sequence[float] = QUICK_RESTART
     wave: int = 10
+    peace_seconds: float = 10.0
     patience_seconds: float = 120.0
 
 
@@ -46,7 +47,14 @@ RUNS = {
     "cuggu": Run(Cuggu(LEASE_SECONDS), judge_cuggu, _drawn, glance_at_cuggu),
     # Every setting as in production; one kill at a time, so that the recovery of each is its own.
     "defaults": Run(
-        Cuggu(None), judge_cuggu, draw_worker_kill, glance_at_cuggu, FIRST_RESTART, wave=1, patience_seconds=600
+        Cuggu(None),
+        judge_cuggu,
+        draw_worker_kill,
+        glance_at_cuggu,
+        FIRST_RESTART,
+        wave=1,
+        peace_seconds=600,
+        patience_seconds=600,
     ),
     "plain_celery": Run(PlainCelery(), judge_plain_celery, _drawn, lambda _: []),
 }
@@ -72,6 +80,7 @@ def strike(
             threads,
             one_face(),
             wave=wave or run.wave,
+            peace_seconds=run.peace_seconds,
             patience_seconds=run.patience_seconds,
             glance=run.glance,
             tell=tell,

@@ -24,7 +24,6 @@ from tests.chaos.world import World
 TICK_SECONDS = 0.05
 LOOK_SECONDS = 0.3  # between looks at which jobs have ended
 ABSENT_SECONDS = 60.0  # what is to be struck, and is not there just now, is waited for this long
-PEACE_SECONDS = 10.0  # after its last fault a wave is waited for this long before the next one begins
 
 
 @dataclass
@@ -82,17 +81,19 @@ class Storm:
         portrait: bytes,
         *,
         wave: int,
+        peace_seconds: float,
         patience_seconds: float,
         glance: Callable[[World], list[Violation]],
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`patience_seconds`: a job that has not ended so long after the last fault of its schedule is stuck.
+        """`peace_seconds`: so long after its last fault a wave is waited for before the next one begins.
+        `patience_seconds`: a job that has not ended so long after the last fault of its schedule is stuck.
 
         `glance` looks after every wave at what must hold at any moment; what it finds is kept in `glimpsed`.
         """
         self.glimpsed: list[Violation] = []
         self._world, self._threads, self._portrait = world, threads, portrait
-        self._wave, self._patience_seconds = wave, patience_seconds
+        self._wave, self._peace_seconds, self._patience_seconds = wave, peace_seconds, patience_seconds
         self._glance, self._tell = glance, tell
         self._open: list[Course] = []
         self._looked_at = 0.0
@@ -138,7 +139,7 @@ class Storm:
         if all(course.ended or course.given_up for course in wave):
             return True
         since = [course.waiting_since for course in wave]
-        return all(at is not None and time.time() - at > PEACE_SECONDS for at in since)
+        return all(at is not None and time.time() - at > self._peace_seconds for at in since)
 
     def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
