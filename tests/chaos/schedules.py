@@ -20,7 +20,7 @@ MOODS: dict[str, tuple[str, str, str, float]] = {
     **{f"creates {kind}": ("fault_rates", "create", kind, 0.4) for kind in ("429", "500", "503", "drop")},
     # The work is done and only the answer is lost.
     **{
-        f"creates {kind}": ("fault_rates", "create", kind, 0.4)
+        f"creates {kind}": ("fault_rates", "create", kind, 0.6)
         for kind in ("drop_after", "500_after", "hang_after", "not_json_after")
     },
     **{f"reads {kind}": ("fault_rates", "get", kind, 0.4) for kind in ("429", "503", "drop", "hang")},
@@ -45,7 +45,7 @@ OTHERS: dict[tuple[str, str], float] = {
     ("SIGSTOP", "worker"): 3.0,
     ("FLUSHALL", "redis"): 2.0,
     **{(trouble, wire): 0.7 for trouble in TROUBLES for wire in WIRES},
-    **{("provider", mood): 0.6 for mood in MOODS},
+    **{("provider", mood): 1.5 if mood.endswith("_after") else 0.6 for mood in MOODS},
     ("provider", HANGING): 0.2,  # each costs a job its whole deadline
 }
 STRIKE_SECONDS = 3.5  # faults strike within this, from the schedule's beginning
@@ -123,7 +123,9 @@ def _fault(dice: random.Random, act: str, target: str, lease_seconds: float) -> 
     elif target in ("postgres", "redis") and act == "SIGKILL":
         seconds = dice.uniform(0.1, 1.5)
     elif act in TROUBLES or act == "provider":
-        seconds = dice.uniform(0.5, 3.0)
+        # Early and long enough to be there when predictions are created, which is soon over.
+        after_seconds /= 2
+        seconds = dice.uniform(1.0, 4.0)
     if act in ("SIGKILL", "SIGTERM", "SIGSTOP") and target == "worker":
         target = dice.choice(WORKERS)
     return Fault(act, target, after_seconds, seconds)
