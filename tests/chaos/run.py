@@ -39,7 +39,7 @@ class Run:
     restart_seconds: Sequence[float] = QUICK_RESTART
     wave: int = 10
     peace_seconds: float = 10.0
-    patience_seconds: float = 120.0
+    patience_seconds: float = 200.0
 
 
 _drawn = partial(draw, lease_seconds=LEASE_SECONDS)
@@ -56,7 +56,7 @@ RUNS = {
         peace_seconds=600,
         patience_seconds=600,
     ),
-    "plain_celery": Run(PlainCelery(), judge_plain_celery, _drawn, lambda _: []),
+    "plain_celery": Run(PlainCelery(), judge_plain_celery, _drawn, lambda _: [], patience_seconds=120.0),
 }
 
 

@@ -86,7 +86,7 @@ class Cuggu:
             "LEASE_SECONDS": f"{self._lease_seconds:g}",
             "RESEND_SECONDS": "2",
             "CHECK_INTERVAL_SECONDS": "0.5",
-            "JOB_DEADLINE_SECONDS": "60",
+            "JOB_DEADLINE_SECONDS": "120",
         }
 
     def door(self, api_url: str) -> Door:
