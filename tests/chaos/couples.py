@@ -11,8 +11,9 @@ import httpx
 
 from tests.chaos.schedules import Order, Schedule
 
-GIVES_UP_SECONDS = 90.0
-AGAIN_SECONDS = 0.3
+GIVES_UP_SECONDS = 180.0
+AGAIN_SECONDS = 0.3  # where nobody listened
+REFUSED_SECONDS = 2.0  # where somebody who has too much to do said so; asking at once would give them more
 TIMEOUT_SECONDS = 10.0
 ENDED_ALREADY = 409
 
@@ -109,6 +110,7 @@ class Couple:
                 last = f"{answer.status_code} {answer.text[:200]}"
                 if answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
                     break
+                time.sleep(REFUSED_SECONDS)
             time.sleep(AGAIN_SECONDS)
         receipt.complaints.append(f"never accepted: {last}")
 
