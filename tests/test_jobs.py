@@ -19,6 +19,7 @@ from shared.jobs import Settlement
 from shared.models import AttemptOutcome, JobStatus, PhotoStatus
 from shared.photos import Claim, LeaseLost, StoredFile
 from tests.rows import accepted_job, money_is_right, new_job, new_user
+from tests.test_embedded import wait_until
 
 LEASE_SECONDS = 30
 Answer = TypeVar("Answer")
@@ -48,9 +49,13 @@ def start(engine: Engine, photo_id: UUID) -> tuple[Claim, OpenAttempt]:
 
 def store(engine: Engine, claim: Claim, attempt: OpenAttempt) -> Settlement | None:
     with Session(engine) as session, session.begin():
-        end = AttemptEnd(AttemptOutcome.SUCCEEDED, cost_usd=Decimal("0.04"), provider_seconds=3.5)
-        file = StoredFile(photos.photo_key(claim, attempt), 900, 1200, 1000, "0" * 64)
-        return photos.store(session, claim, attempt, end, file)
+        return store_within(session, claim, attempt)
+
+
+def store_within(session: Session, claim: Claim, attempt: OpenAttempt) -> Settlement | None:
+    end = AttemptEnd(AttemptOutcome.SUCCEEDED, cost_usd=Decimal("0.04"), provider_seconds=3.5)
+    file = StoredFile(photos.photo_key(claim, attempt), 900, 1200, 1000, "0" * 64)
+    return photos.store(session, claim, attempt, end, file)
 
 
 def fail(engine: Engine, claim: Claim, attempt: OpenAttempt) -> Settlement | None:
@@ -141,6 +146,30 @@ def test_last_photos_that_end_at_once_settle_the_job_once(engine: Engine) -> Non
     assert (settlement.status, settlement.stored, settlement.refunded_to) == (JobStatus.PARTIAL, 1, 2)
     assert settlement.error_code == "provider_failed"
     money_is_right(engine)
+
+
+def test_the_last_photo_waits_for_the_one_before_it(engine: Engine) -> None:
+    """Neither would see the other's end, and nobody would settle."""
+    _, _, photo_ids = accepted_job(engine)
+    held = [start(engine, photo_id) for photo_id in photo_ids]
+    for claim, attempt in held[:2]:
+        store(engine, claim, attempt)
+
+    def somebody_waits() -> bool:
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        with engine.connect() as connection:
+            return bool(connection.execute(text(waiting)).scalar_one())
+
+    with ThreadPoolExecutor(1) as pool, Session(engine) as not_yet_committed:
+        assert store_within(not_yet_committed, *held[2]) is None
+        last = pool.submit(store, engine, *held[3])
+        wait_until(lambda: last.done() or somebody_waits())
+        not_yet_committed.commit()
+        settlement = last.result(timeout=30)
+    assert settlement is not None
+    assert settlement.status is JobStatus.COMPLETED
 
 
 def test_a_job_without_any_photo_fails_and_gives_the_credit_back_once(engine: Engine) -> None:

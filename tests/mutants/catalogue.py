@@ -5,6 +5,7 @@ A defect is one replacement in one file. `tests/test_mutants.py` holds that each
 
 from dataclasses import dataclass
 
+# For defects that break a promise soon: one that holds a job up for ever makes every schedule hours long.
 SIMULATION = "cuggu simulate"
 
 _MIGRATION = "migrations/versions/0001_the_first_tables.py"
@@ -128,7 +129,7 @@ MUTANTS = (
         "shared/jobs.py",
         "select(Job).where(Job.id == job_id).with_for_update().execution_options",
         "select(Job).where(Job.id == job_id).execution_options",
-        "tests/test_jobs.py::test_last_photos_that_end_at_once_settle_the_job_once",
+        "tests/test_jobs.py::test_the_last_photo_waits_for_the_one_before_it",
     ),
     # --- Claims, leases, steps
     Mutant(
@@ -137,7 +138,7 @@ MUTANTS = (
         "shared/photos.py",
         "conditions = [Photo.id == claim.photo_id, Photo.lease_token == claim.lease_token]",
         "conditions = [Photo.id == claim.photo_id]",
-        SIMULATION,
+        "tests/test_jobs.py::test_a_worker_that_comes_back_after_its_lease_changes_nothing",
     ),
     Mutant(
         "a step does not look at the photo's status",
@@ -170,7 +171,7 @@ MUTANTS = (
         "worker/sweeper.py",
         "_send_due(sessions, queue, settings, PhotoStatus.PENDING, START_QUEUE, queue.start_photos)",
         "pass",
-        SIMULATION,
+        f"{_CRASH}[sweep photos that nobody starts: before queue.start_photos]",
     ),
     Mutant(
         "the sweep does not find whose lease has ended",
@@ -178,7 +179,7 @@ MUTANTS = (
         "shared/photos.py",
         "Photo.next_check_at <= db_now(),",
         "Photo.next_check_at <= db_now(), Photo.lease_token.is_(None),",
-        SIMULATION,
+        "tests/test_sweeper.py::test_a_running_prediction_is_looked_at_when_its_time_has_come",
     ),
     Mutant(
         "the sweep knows no deadline",
@@ -186,7 +187,7 @@ MUTANTS = (
         "worker/sweeper.py",
         "for job_id in overdue:",
         "for job_id in ():",
-        SIMULATION,
+        f"{_CRASH}[sweep a job past its deadline: after commit of jobs.settle_overdue that settles]",
     ),
     Mutant(
         "an attempt that nobody waits for is not closed",
