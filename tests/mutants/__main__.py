@@ -1,8 +1,8 @@
 """`make mutants`: plant each defect of the catalogue in a copy of the tree, and see that its check notices.
 
-`python -m tests.mutants [NAME...]`: all, or those in whose name one of these stands. A check has noticed when it ran and
-said no; one that could not even be collected, or whose world broke down before it began, proves nothing. Before any
-defect is planted every check must pass. Exit status 1 if a check does not pass then, or a defect is not caught.
+`python -m tests.mutants [NAME...]`: all, or those in whose name one of these stands. A check has noticed when it ran
+and said no; one that could not even be collected, or whose world broke down before it began, proves nothing. Before
+any defect is planted every check must pass. Exit status 1 if a check does not pass then, or a defect is not caught.
 """
 
 import json

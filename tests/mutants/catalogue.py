@@ -274,7 +274,7 @@ MUTANTS = (
         "worker/budgeted_predictor.py",
         "wait_seconds = self._budget.take(kind, user_id)",
         "wait_seconds = 0.0",
-        "tests/test_provider_budget.py::test_two_processes_share_the_limit_and_never_go_over_it",
+        "tests/test_provider_budget.py::test_an_account_with_little_credit_is_known_by_the_first_answer",
     ),
     # --- Objects
     Mutant(
