@@ -1,15 +1,21 @@
 """`python -m api`: serve the API where the settings say."""
 
+import resource
+import socket
 import sys
+from contextlib import suppress
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 
 from api.auth import require_loopback_in_development
+from api.main import create_app
 from shared.settings import get_settings
 
 # How long a stopping server waits for the answers it owes.
 GRACE_SECONDS = 10
+STARTUP_FAILED = 3  # as uvicorn says it
 
 
 def main() -> None:
@@ -21,9 +27,10 @@ def main() -> None:
         sys.exit(f"api: the settings are wrong: {reasons}")
     except ValueError as error:
         sys.exit(f"api: {error}")
-    uvicorn.run(
-        "api.main:create_app",
-        factory=True,
+    _allow_many_connections()
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
         host=settings.api_host,
         port=settings.api_port,
         log_config=None,  # ours is configured by create_app
@@ -31,6 +38,29 @@ def main() -> None:
         proxy_headers=True,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    server = _Server(config, app)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILED)
+
+
+class _Server(uvicorn.Server):
+    """Lets clients go that follow a job, before it waits for the answers it owes: theirs would not end by itself."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.parts.live.end()
+        await super().shutdown(sockets)
+
+
+def _allow_many_connections() -> None:
+    """Every client that follows a job holds a descriptor; the usual soft limit is 1024 of them."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 if __name__ == "__main__":

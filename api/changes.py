@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
@@ -52,6 +52,7 @@ class JobChanges:
         self._subscriber = subscriber
         self._guard = guard
         self._watches: dict[UUID, set[Watch]] = defaultdict(set)
+        self._hearers: list[Callable[[UUID | None], None]] = []
         self._listening = False
         self._task: asyncio.Task[None] | None = None
 
@@ -69,6 +70,10 @@ class JobChanges:
     def listening(self) -> bool:
         """Whether notes reach this process, as far as it can know within twice `SILENCE_SECONDS`."""
         return self._listening
+
+    def hand_on(self, hearer: Callable[[UUID | None], None]) -> None:
+        """Have a function called with every job that has changed; with None when notes may have been missed."""
+        self._hearers.append(hearer)
 
     async def tell(self, job_id: UUID) -> None:
         """Say that this job has changed, here and to the other processes; call it after the commit."""
@@ -123,11 +128,13 @@ class JobChanges:
                 self._wake(note["data"])
 
     def _set_listening(self, listening: bool) -> None:
-        self._listening = listening
-        for job_id, watches in self._watches.items():
+        turned, self._listening = listening != self._listening, listening
+        for watches in self._watches.values():
             for watch in watches:
                 watch.notes_come = listening
-            self._stir(job_id)  # notes may have been missed in between
+                watch.stirred.set()  # notes may have been missed in between
+        for hearer in self._hearers if turned else ():
+            hearer(None)
 
     def _wake(self, data: bytes | str) -> None:
         try:
@@ -140,6 +147,8 @@ class JobChanges:
     def _stir(self, job_id: UUID) -> None:
         for watch in self._watches.get(job_id, ()):
             watch.stirred.set()
+        for hearer in self._hearers:
+            hearer(job_id)
 
 
 async def _notice_leaving(request: Request, watch: Watch) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from api.auth import Authenticator, is_loopback
 from api.changes import JobChanges
 from api.errors import preferred_language
+from api.live_events import LiveEvents
 from api.rate_limit import RateLimits
 from api.readiness import DatabaseProbe
 from api.submission import Submitter
@@ -36,6 +37,7 @@ class Parts:
     submitter: Submitter
     limits: RateLimits
     changes: JobChanges
+    live: LiveEvents
     queue: JobQueue
     webhooks: WebhookVerifier
     redis: Redis

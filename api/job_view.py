@@ -3,8 +3,10 @@
 import hashlib
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +14,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import InvalidRequest, NotFound
+from shared.models import PhotoStatus
 
 _COLUMNS = """
     j.id, j.status, j.style, j.role, j.error_code, j.selected_photo_id, j.created_at, j.completed_at,
@@ -26,6 +29,10 @@ _PAGE = text(
     f"SELECT {_COLUMNS} FROM jobs j WHERE j.user_id = :user_id "  # noqa: S608
     "AND (CAST(:before AS timestamptz) IS NULL OR (j.created_at, j.id) < (:before, :before_id)) "
     "ORDER BY j.created_at DESC, j.id DESC LIMIT :limit"
+)
+_MANY = text(
+    f"SELECT {_COLUMNS}, u.credits AS remaining_credits "  # noqa: S608
+    "FROM jobs j JOIN users u ON u.id = j.user_id WHERE j.id = ANY(:job_ids)"
 )
 _BALANCE = text("SELECT credits FROM users WHERE id = :user_id")
 
@@ -61,6 +68,16 @@ async def read_job(session: AsyncSession, user_id: UUID, job_id: UUID, language:
     return _view(row, language)
 
 
+async def read_ended_jobs(
+    session: AsyncSession, job_ids: Sequence[UUID]
+) -> Mapping[UUID, Callable[[str], dict[str, Any]]]:
+    """How to tell each of these jobs, and the credits left, in a language. Whose they are is not asked."""
+    if not job_ids:
+        return {}
+    rows = (await session.execute(_MANY, {"job_ids": job_ids})).mappings().all()
+    return {row["id"]: partial(_ended_view, row) for row in rows}
+
+
 async def read_page(session: AsyncSession, user_id: UUID, limit: int, cursor: str | None, language: str) -> Page:
     """The user's jobs, newest first. Raises InvalidRequest for a cursor that is not one of ours."""
     before, before_id = _parse_cursor(cursor) if cursor else (None, None)
@@ -77,10 +94,17 @@ def etag(job: dict[str, Any]) -> str:
     return f'"{hashlib.sha256(json.dumps(job, default=str).encode()).hexdigest()[:24]}"'
 
 
+def photo_view(photo: Mapping[str, Any]) -> dict[str, Any]:
+    """A photo's id, slot, status, width and height, with its address once it is stored."""
+    return {**photo, "url": f"/media/{photo['id']}" if photo["status"] == PhotoStatus.STORED else None}
+
+
+def _ended_view(row: RowMapping, language: str) -> dict[str, Any]:
+    return {**_view(row, language), "remaining_credits": row["remaining_credits"]}
+
+
 def _view(row: RowMapping, language: str) -> dict[str, Any]:
-    photos = [
-        {**photo, "url": f"/media/{photo['id']}" if photo["status"] == "STORED" else None} for photo in row["photos"]
-    ]
+    photos = [photo_view(photo) for photo in row["photos"]]
     return {
         "id": row["id"],
         "status": row["status"],

@@ -11,6 +11,7 @@ from api.changes import JobChanges
 from api.dependencies import Parts
 from api.errors import install_error_renderer
 from api.faces import open_face_checker
+from api.live_events import LiveEvents
 from api.rate_limit import RateLimits
 from api.readiness import DatabaseProbe
 from api.redis_guard import RedisGuard, impatient_redis
@@ -27,9 +28,9 @@ from shared.telemetry import configure_logging
 
 DESCRIPTION = """One portrait in, four wedding photos out.
 
-Submit a job with `POST /jobs`, follow it with `GET /jobs/{id}?wait=25`, and look at its photos under the addresses
-it names. A job costs one credit; if it cannot be completed the credit comes back by itself. Errors are
-`application/problem+json` with a `code` for programs and a `detail` for people, in Korean or English.
+Submit a job with `POST /jobs`, follow it with `GET /jobs/{id}/events` (or `GET /jobs/{id}?wait=25`), and look at its
+photos under the addresses it names. A job costs one credit; if it cannot be completed the credit comes back by itself.
+Errors are `application/problem+json` with a `code` for programs and a `detail` for people, in Korean or English.
 """
 
 
@@ -68,6 +69,9 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         changes = JobChanges(redis, subscriber, guard)
         await changes.start()
         closing.push_async_callback(changes.stop)
+        live = LiveEvents(sessions, changes)
+        await live.start()
+        closing.push_async_callback(live.stop)
         face_checker = open_face_checker(settings)
         closing.push_async_callback(face_checker.close)
         limits = RateLimits(settings, redis, guard)
@@ -80,6 +84,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             authenticator=Authenticator(settings, sessions),
             limits=limits,
             changes=changes,
+            live=live,
             queue=queue,
             webhooks=WebhookVerifier(settings.replicate_webhook_secrets, redis, guard),
             redis=redis,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import Field
 
 from api.dependencies import (
     SUBMISSION_DOCS,
@@ -16,6 +17,8 @@ from api.dependencies import (
     SubmissionDep,
     UserDep,
 )
+from api.event_stream import EventStream
+from api.event_view import read_place
 from api.job_view import etag, read_job, read_page
 from api.json_answer import json_answer
 from api.rate_limit import Allowance
@@ -25,6 +28,7 @@ from shared.models import ACTIVE_JOB
 from shared.settlement_log import log_settlement
 
 POLL_AFTER_SECONDS = 2  # what we ask clients to wait between polls
+EventId = Annotated[int, Field(ge=0, lt=2**63)]
 _TAG = re.compile(r'"[^"]*"')
 
 router = APIRouter(tags=["jobs"], responses={"4XX": {"model": ProblemOut}, "5XX": {"model": ProblemOut}})
@@ -84,6 +88,41 @@ async def get_job(
     if if_none_match is not None and tag in known:
         return Response(status_code=304, headers=headers)
     return json_answer(job, 200, headers)
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    status_code=200,
+    response_class=EventStream,
+    responses={
+        200: {"description": "server-sent events, ended by us once the job has ended"},
+        204: {"description": "no more will come; a browser does not come back after it"},
+    },
+)
+async def follow_job(
+    job_id: UUID,
+    parts: PartsDep,
+    user_id: UserDep,
+    language: LanguageDep,
+    last_event_id: Annotated[
+        EventId | None, Header(description="go on after this event; without one, from the first")
+    ] = None,
+    last_event_id_too: Annotated[
+        EventId | None, Query(alias="last_event_id", description="the same, for clients that cannot send the header")
+    ] = None,
+) -> Response:
+    """Everything that happened to the job and that happens to it, as it happens, until it has ended.
+
+    `job.accepted`, `photo.started`, `photo.retried`, `photo.stored`, `photo.failed` and `photo.selected` carry the
+    job's `status` and `progress` after them and the `photo` (the first one all `photos`). The last event,
+    `job.completed`, `job.partial`, `job.failed` or `job.canceled`, carries the whole job and `remaining_credits`.
+    """
+    known = last_event_id if last_event_id is not None else last_event_id_too
+    async with parts.sessions() as session:
+        after = await read_place(session, user_id, job_id, known or 0)
+    if after is None:
+        return Response(status_code=204)
+    return EventStream(parts.live, job_id, after, language)
 
 
 @router.get("/jobs")

@@ -1,0 +1,63 @@
+"""Server-sent events: one client's answer that lasts, and costs little while nothing happens.
+
+Starlette's StreamingResponse would do the same with a task group and two more tasks for every client.
+"""
+
+import random
+from uuid import UUID
+
+from fastapi import Response
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from api.event_view import Event
+from api.live_events import LiveEvents
+
+# When clients of a server that stopped come back; each is told a time of its own, so that they do not come at once.
+COME_BACK_MS = (1000, 3000)
+_HEADERS = {
+    "Cache-Control": "no-cache, no-transform",  # compressing proxies hold events back
+    "X-Accel-Buffering": "no",  # nginx: hand on every event at once
+}
+
+
+class EventStream(Response):
+    """What happened to a job after one of its events and what happens from now on, until it has ended.
+
+    Form: https://html.spec.whatwg.org/multipage/server-sent-events.html
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, live: LiveEvents, job_id: UUID, after: int, language: str) -> None:
+        self.status_code = 200
+        self.background = None
+        self.init_headers({**_HEADERS, "Content-Language": language})
+        self._live = live
+        self._job_id = job_id
+        self._after = after
+        self._language = language
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await _send(send, f"retry: {random.randint(*COME_BACK_MS)}\n\n".encode())
+        with self._live.following(self._job_id, self._after, self._language) as follower:
+            while (events := await follower.next()) is not None:
+                if events:
+                    await _send(send, b"".join(map(_encoded, events)))
+                else:
+                    await _send(send, b": still here\n\n")
+                    # Nobody waits for the client's leaving: it is asked for when it would matter, now and then.
+                    if await request.is_disconnected():
+                        return
+        await _send(send, b"", more=False)
+
+
+async def _send(send: Send, chunk: bytes, *, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": chunk, "more_body": more})
+
+
+def _encoded(event: Event) -> bytes:
+    return f"id: {event.id}\nevent: {event.name}\ndata: ".encode() + to_json(event.data) + b"\n\n"
