@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo serve test chaos crashes mutants lint format lock clean
+.PHONY: help install demo serve test bench-waiting chaos crashes mutants lint format lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed  ## create .venv with the locked dependencies
 
@@ -34,6 +34,9 @@ crashes: install  ## kill processes at every pair of crash points (a quarter of 
 
 mutants: install  ## plant each known defect and see it caught by its check
 	@$(BIN)/python -m tests.mutants
+
+bench-waiting: install  ## 10,000 clients that wait on one API process: memory, processor, delay
+	@$(BIN)/python -m bench.waiting
 
 lint: install  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

@@ -67,17 +67,17 @@ def table(document: Path, first_cell: str) -> list[list[str]]:
 
 
 def makefile_targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):.*## ", (PROJECT / "Makefile").read_text(), re.M))
+    return set(re.findall(r"^([a-z-]+):.*## ", (PROJECT / "Makefile").read_text(), re.M))
 
 
 @each_document
 def test_every_make_target_that_is_named_exists(document: Path) -> None:
-    named = {found for line in commands(document) for found in re.findall(r"^make ([a-z]+)", line)}
+    named = {found for line in commands(document) for found in re.findall(r"^make ([a-z-]+)", line)}
     assert named <= makefile_targets()
 
 
 def test_the_readme_names_every_make_target() -> None:
-    named = {found for line in commands(README) for found in re.findall(r"^make ([a-z]+)", line)}
+    named = {found for line in commands(README) for found in re.findall(r"^make ([a-z-]+)", line)}
     assert named == makefile_targets()
 
 
