@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from api.auth import Authenticator, is_loopback
 from api.changes import JobChanges
 from api.errors import preferred_language
+from api.eta import Durations
 from api.live_events import LiveEvents
 from api.rate_limit import RateLimits
 from api.readiness import DatabaseProbe
@@ -38,6 +39,7 @@ class Parts:
     limits: RateLimits
     changes: JobChanges
     live: LiveEvents
+    durations: Durations
     queue: JobQueue
     webhooks: WebhookVerifier
     redis: Redis

@@ -13,12 +13,14 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.eta import Durations, Eta, eta
 from shared.errors import InvalidRequest, NotFound
-from shared.models import PhotoStatus
+from shared.models import ACTIVE_JOB, PhotoStatus
 
 _COLUMNS = """
     j.id, j.status, j.style, j.role, j.error_code, j.selected_photo_id, j.created_at, j.completed_at,
     CASE WHEN j.portrait_deleted_at IS NULL THEN j.portrait_id END AS portrait_id,
+    CAST(extract(epoch FROM cuggu_now() - j.created_at) AS float) AS age_seconds,
     EXISTS (SELECT FROM ledger_entries l WHERE l.job_id = j.id AND l.kind = 'REFUND') AS refunded,
     (SELECT json_agg(json_build_object('id', p.id, 'slot', p.slot, 'status', p.status,
                                        'width', p.width, 'height', p.height) ORDER BY p.slot)
@@ -50,6 +52,7 @@ _ERRORS = {
     "canceled": ("취소한 작업입니다", "The job was canceled"),
 }
 _OTHER_ERROR = ("AI 생성 중 오류가 발생했습니다", "Something went wrong while making the photos")
+_PASSING = ("eta_seconds", "eta_p90_seconds")
 _REFUNDED = ("크레딧은 환불되었습니다", "Your credit has been returned")
 
 
@@ -60,12 +63,14 @@ class Page:
     remaining_credits: int
 
 
-async def read_job(session: AsyncSession, user_id: UUID, job_id: UUID, language: str) -> dict[str, Any]:
+async def read_job(
+    session: AsyncSession, user_id: UUID, job_id: UUID, language: str, durations: Durations
+) -> dict[str, Any]:
     """The job as `GET /jobs/{id}` answers it. Raises NotFound, for another user's job too."""
     row = (await session.execute(_ONE, {"job_id": job_id, "user_id": user_id})).mappings().one_or_none()
     if row is None:
         raise NotFound
-    return _view(row, language)
+    return _view(row, language, await _eta(session, row, durations))
 
 
 async def read_ended_jobs(
@@ -78,7 +83,9 @@ async def read_ended_jobs(
     return {row["id"]: partial(_ended_view, row) for row in rows}
 
 
-async def read_page(session: AsyncSession, user_id: UUID, limit: int, cursor: str | None, language: str) -> Page:
+async def read_page(
+    session: AsyncSession, user_id: UUID, limit: int, cursor: str | None, language: str, durations: Durations
+) -> Page:
     """The user's jobs, newest first. Raises InvalidRequest for a cursor that is not one of ours."""
     before, before_id = _parse_cursor(cursor) if cursor else (None, None)
     parameters = {"user_id": user_id, "before": before, "before_id": before_id, "limit": limit + 1}
@@ -86,12 +93,14 @@ async def read_page(session: AsyncSession, user_id: UUID, limit: int, cursor: st
     balance = await session.scalar(_BALANCE, {"user_id": user_id})
     more = len(rows) > limit
     last = rows[limit - 1] if more else None
-    return Page([_view(row, language) for row in rows[:limit]], _cursor(last) if last else None, balance or 0)
+    jobs = [_view(row, language, await _eta(session, row, durations)) for row in rows[:limit]]
+    return Page(jobs, _cursor(last) if last else None, balance or 0)
 
 
 def etag(job: dict[str, Any]) -> str:
-    """The same for as long as nothing about the job changes."""
-    return f'"{hashlib.sha256(json.dumps(job, default=str).encode()).hexdigest()[:24]}"'
+    """The same for as long as nothing about the job changes; the time that is left changes always."""
+    lasting = {name: value for name, value in job.items() if name not in _PASSING}
+    return f'"{hashlib.sha256(json.dumps(lasting, default=str).encode()).hexdigest()[:24]}"'
 
 
 def photo_view(photo: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,11 +108,17 @@ def photo_view(photo: Mapping[str, Any]) -> dict[str, Any]:
     return {**photo, "url": f"/media/{photo['id']}" if photo["status"] == PhotoStatus.STORED else None}
 
 
+async def _eta(session: AsyncSession, row: RowMapping, durations: Durations) -> Eta | None:
+    if row["status"] not in ACTIVE_JOB:
+        return None
+    return eta(await durations.of(session, row["style"]), row["age_seconds"])
+
+
 def _ended_view(row: RowMapping, language: str) -> dict[str, Any]:
-    return {**_view(row, language), "remaining_credits": row["remaining_credits"]}
+    return {**_view(row, language, None), "remaining_credits": row["remaining_credits"]}
 
 
-def _view(row: RowMapping, language: str) -> dict[str, Any]:
+def _view(row: RowMapping, language: str, left: Eta | None) -> dict[str, Any]:
     photos = [photo_view(photo) for photo in row["photos"]]
     return {
         "id": row["id"],
@@ -115,7 +130,8 @@ def _view(row: RowMapping, language: str) -> dict[str, Any]:
         "portrait_url": f"/media/portraits/{row['portrait_id']}" if row["portrait_id"] else None,
         "selected_photo_id": row["selected_photo_id"],
         "error": _error(row["error_code"], row["refunded"], language),
-        "eta_seconds": None,
+        "eta_seconds": left and left.p50_seconds,
+        "eta_p90_seconds": left and left.p90_seconds,
         "created_at": row["created_at"],
         "completed_at": row["completed_at"],
     }

@@ -10,6 +10,7 @@ from api.auth import Authenticator
 from api.changes import JobChanges
 from api.dependencies import Parts
 from api.errors import install_error_renderer
+from api.eta import Durations
 from api.faces import open_face_checker
 from api.live_events import LiveEvents
 from api.rate_limit import RateLimits
@@ -85,6 +86,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             limits=limits,
             changes=changes,
             live=live,
+            durations=Durations(settings),
             queue=queue,
             webhooks=WebhookVerifier(settings.replicate_webhook_secrets, redis, guard),
             redis=redis,

@@ -39,7 +39,10 @@ class JobOut(BaseModel):
     portrait_url: str | None = Field(description="null once the portrait has been deleted")
     selected_photo_id: UUID | None
     error: JobError | None
-    eta_seconds: float | None = Field(description="null while it is not known")
+    eta_seconds: float | None = Field(
+        description="what is left, as half of the latest jobs like it needed; null while it is not known"
+    )
+    eta_p90_seconds: float | None = Field(description="the same, as nine in ten of them needed")
     created_at: datetime
     completed_at: datetime | None
 

@@ -133,6 +133,8 @@ class Job(Base):
     __table_args__ = (
         UniqueConstraint("user_id", "idempotency_key"),
         Index(None, "user_id", "created_at", "id"),
+        # How long the latest jobs of a style took.
+        Index("ix_jobs_completed", "style", "completed_at", postgresql_where=text("status = 'COMPLETED'")),
         Index("ix_jobs_overdue", "deadline_at", postgresql_where=_is_active(ACTIVE_JOB)),
         CheckConstraint(
             "(status IN ('QUEUED', 'PROCESSING')) = (completed_at IS NULL)", name="completed_at_when_terminal"

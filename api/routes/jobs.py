@@ -51,7 +51,7 @@ async def submit_job(
     """Ask for four photos of one person in one style; costs one credit, which comes back if they cannot be made."""
     submitted = await parts.submitter.submit(user_id, submission)
     async with parts.sessions() as session:
-        job = await read_job(session, user_id, submitted.job_id, language)
+        job = await read_job(session, user_id, submitted.job_id, language, parts.durations)
     headers = {"Location": f"/jobs/{submitted.job_id}", **_allowance(await parts.limits.allowance(user_id))}
     if submitted.replayed:
         headers["Idempotent-Replayed"] = "true"
@@ -127,6 +127,7 @@ async def follow_job(
 
 @router.get("/jobs")
 async def list_jobs(
+    parts: PartsDep,
     session: SessionDep,
     user_id: UserDep,
     language: LanguageDep,
@@ -134,18 +135,18 @@ async def list_jobs(
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
 ) -> JobPage:
     """Your jobs, newest first, with the credits you have."""
-    page = await read_page(session, user_id, limit, cursor, language)
+    page = await read_page(session, user_id, limit, cursor, language, parts.durations)
     return JobPage.model_validate(page, from_attributes=True)
 
 
 @router.put("/jobs/{job_id}/selection")
 async def select_photo(
-    job_id: UUID, selection: SelectionIn, session: SessionDep, user_id: UserDep, language: LanguageDep
+    job_id: UUID, selection: SelectionIn, parts: PartsDep, session: SessionDep, user_id: UserDep, language: LanguageDep
 ) -> JobOut:
     """Choose one of the job's stored photos; choosing again replaces the choice."""
     async with session.begin():
         await session.run_sync(jobs.select_photo, user_id, job_id, selection.photo_id)
-    return JobOut.model_validate(await read_job(session, user_id, job_id, language))
+    return JobOut.model_validate(await read_job(session, user_id, job_id, language, parts.durations))
 
 
 @router.post("/jobs/{job_id}/cancel")
@@ -157,12 +158,12 @@ async def cancel_job(
         settlement = await session.run_sync(jobs.cancel, user_id, job_id)
     log_settlement(settlement)
     await parts.changes.tell(job_id)
-    return JobOut.model_validate(await read_job(session, user_id, job_id, language))
+    return JobOut.model_validate(await read_job(session, user_id, job_id, language, parts.durations))
 
 
 async def _read(parts: Parts, user_id: UUID, job_id: UUID, language: str) -> tuple[dict[str, Any], str]:
     async with parts.sessions() as session:
-        job = await read_job(session, user_id, job_id, language)
+        job = await read_job(session, user_id, job_id, language, parts.durations)
     return job, etag(job)
 
 

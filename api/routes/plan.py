@@ -53,8 +53,8 @@ async def generate(request: Request, parts: PartsDep, user_id: UserDep, submissi
     async with parts.changes.watching(submitted.job_id, request) as watch:
         while True:
             async with parts.sessions() as session:
-                job = await read_job(session, user_id, submitted.job_id, "ko")
-                balance = (await read_page(session, user_id, 1, None, "ko")).remaining_credits
+                job = await read_job(session, user_id, submitted.job_id, "ko", parts.durations)
+                balance = (await read_page(session, user_id, 1, None, "ko", parts.durations)).remaining_credits
             left = until - time.monotonic()
             if job["status"] not in ACTIVE_JOB or left <= 0 or watch.client_left:
                 break
@@ -72,7 +72,7 @@ async def generate(request: Request, parts: PartsDep, user_id: UserDep, submissi
 @router.get("/generations")
 async def generations(parts: PartsDep, session: SessionDep, user_id: UserDep) -> Response:
     """The twenty newest jobs."""
-    page = await read_page(session, user_id, HISTORY_LENGTH, None, "ko")
+    page = await read_page(session, user_id, HISTORY_LENGTH, None, "ko", parts.durations)
     rows = [{**_generation(parts.settings, job), "userId": user_id} for job in page.jobs]
     return json_answer({"success": True, "data": rows, "remainingCredits": page.remaining_credits})
 
