@@ -5,18 +5,20 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 from uuid import UUID
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from api.auth import Authenticator, is_loopback
 from api.changes import JobChanges
+from api.cross_site import refuse_cross_site
 from api.errors import preferred_language
 from api.eta import Durations
 from api.live_events import LiveEvents
 from api.rate_limit import RateLimits
 from api.readiness import DatabaseProbe
+from api.session_cookie import SessionCookie
 from api.submission import Submitter
 from api.upload import Submission, receive_submission
 from api.webhook_verifier import WebhookVerifier
@@ -35,6 +37,7 @@ class Parts:
     sessions: async_sessionmaker[AsyncSession]
     storage: ObjectStorage
     authenticator: Authenticator
+    session_cookie: SessionCookie
     submitter: Submitter
     limits: RateLimits
     changes: JobChanges
@@ -57,15 +60,31 @@ PartsDep = Annotated[Parts, Depends(parts)]
 async def current_user(
     request: Request,
     parts: PartsDep,
-    authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
     _documented: Annotated[object, Depends(HTTPBearer(auto_error=False))] = None,
 ) -> UUID:
-    """The id of whoever sends this request. Raises Unauthorized."""
+    """The id of whoever sends this request, by bearer token or else by session cookie.
+
+    Raises Unauthorized, and CrossSite where another site's page makes a browser send its cookie.
+    """
+    if "authorization" in request.headers or (email := parts.session_cookie.email(request)) is None:
+        return await user_of_token(request, parts)
+    refuse_development_for_others(request, parts)
+    refuse_cross_site(request, parts.settings)
+    return await parts.authenticator.known_user_id(email)
+
+
+async def user_of_token(request: Request, parts: Parts) -> UUID:
+    """The id of whoever sends this request with a bearer token. Raises Unauthorized."""
+    refuse_development_for_others(request, parts)
+    return await parts.authenticator.user_id(request.headers.get("authorization"))
+
+
+def refuse_development_for_others(request: Request, parts: Parts) -> None:
+    """Raises Unauthorized where development's sign-in would let anybody be anybody."""
     server = request.scope.get("server")
     if parts.settings.auth_mode == "development" and server and not is_loopback(server[0]):
         # Started on an address that others can reach, whatever the settings said.
         raise Unauthorized
-    return await parts.authenticator.user_id(authorization)
 
 
 UserDep = Annotated[UUID, Depends(current_user)]

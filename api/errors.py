@@ -39,6 +39,9 @@ class Problem:
 PROBLEMS: Mapping[str, Problem] = MappingProxyType(
     {
         "unauthorized": Problem(401, "로그인이 필요합니다", "Unauthorized"),
+        "cross_site": Problem(
+            403, "다른 사이트에서 보낸 요청은 받지 않습니다", "Requests from another site's page are not taken"
+        ),
         "not_found": Problem(404, "찾을 수 없습니다", "There is nothing here"),
         "method_not_allowed": Problem(405, "이 주소에서는 쓸 수 없는 요청입니다", "This address takes other methods"),
         "missing_field": Problem(400, "사진과 스타일을 모두 보내주세요", "Image and style are required"),

@@ -24,9 +24,9 @@ from api.job_view import read_ended_jobs
 # A proxy commonly cuts a connection that was silent for 30 s or more.
 QUIET_SECONDS = 15
 # All jobs that are followed are looked at this often, because a note may be lost; more often while none come.
-LOOK_AGAIN_SECONDS = 10.0
+LOOK_AGAIN_SECONDS = 20.0
 LOOK_AGAIN_WITHOUT_NOTES_SECONDS = 2.0
-JOBS_PER_READ = 500
+JOBS_PER_READ = 200
 DATABASE_AGAIN_SECONDS = 1.0
 
 log = structlog.get_logger()
@@ -71,7 +71,9 @@ class LiveEvents:
         self._sessions = sessions
         self._changes = changes
         self._followers: dict[UUID, set[Follower]] = defaultdict(set)
-        self._changed: dict[UUID, None] = {}  # in order, and each once
+        # In order, and each once: those that a note named, and those to be looked at because a note may be lost.
+        self._changed: dict[UUID, None] = {}
+        self._unsure: dict[UUID, None] = {}
         self._news = asyncio.Event()
         self._ending = False
         # Everybody's quiet seconds end at another moment: thousands of pings at once would hold up what is real.
@@ -114,7 +116,7 @@ class LiveEvents:
 
     def _hear(self, job_id: UUID | None) -> None:
         if job_id is None:
-            self._changed.update(dict.fromkeys(self._followers))
+            self._unsure.update(dict.fromkeys(self._followers))
         elif job_id in self._followers:
             self._changed[job_id] = None
         self._news.set()
@@ -138,17 +140,23 @@ class LiveEvents:
             if time.monotonic() >= looked_at_all + every:
                 looked_at_all = time.monotonic()
                 self._hear(None)
-            while job_ids := list(islice(self._changed, JOBS_PER_READ)):
-                for job_id in job_ids:
-                    del self._changed[job_id]  # before the look: what changes during it is looked at again
+            while job_ids := self._take():
                 try:
                     await self._read(job_ids)
                 except (SQLAlchemyError, OSError) as error:
                     log.warning("events.unread", jobs=len(job_ids), error=str(getattr(error, "orig", None) or error))
-                    self._changed.update(dict.fromkeys(job_ids))
+                    self._unsure.update(dict.fromkeys(job_ids))
                     await asyncio.sleep(DATABASE_AGAIN_SECONDS)
                 except Exception as error:
                     log.error("events.unread", jobs=len(job_ids), exc_info=error)
+
+    def _take(self) -> Sequence[UUID]:
+        """Jobs to be read next, news first. Taken before the look: what changes during it is looked at again."""
+        waiting = self._changed or self._unsure
+        job_ids = list(islice(waiting, JOBS_PER_READ))
+        for job_id in job_ids:
+            del waiting[job_id]
+        return job_ids
 
     async def _read(self, job_ids: Sequence[UUID]) -> None:
         after = {

@@ -67,6 +67,10 @@ class MeOut(BaseModel):
     credits: int
 
 
+class SignInIn(BaseModel):
+    email: str = Field(pattern=r"^[^@\s]+@[^@\s]+$", max_length=320)
+
+
 class LedgerEntryOut(BaseModel):
     kind: LedgerKind
     amount: int

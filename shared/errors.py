@@ -24,6 +24,12 @@ class Unauthorized(Refusal):
     code = "unauthorized"
 
 
+class CrossSite(Refusal):
+    """A browser sends it for another site's page."""
+
+    code = "cross_site"
+
+
 class NotFound(Refusal):
     """There is no such thing, or it is somebody else's: the two must look alike."""
 

@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     jwt_jwks_url: str | None = Field(None, description="RS256 and ES256: where the issuer publishes its keys")
     jwt_issuer: str = Field("cuggu-development", description="the only `iss` accepted")
     jwt_audience: str = Field("cuggu-photos", description="the only `aud` accepted")
+    session_secret: SecretStr | None = Field(
+        None, description="signs the page's session cookies, 32 bytes or more; unset: a key made of JWT_SECRET"
+    )
+    session_seconds: int = Field(86_400, ge=60, description="how long a session cookie works")
     signup_credits: int = Field(2, ge=0, description="credits a user gets at first sight")
 
     # --- What may be uploaded, and how often
@@ -127,8 +131,10 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name.upper()}={choice} needs {' and '.join(missing)}")
         if self.site_webhook_url is not None:
             _check_site_webhook(self.site_webhook_url, self.site_webhook_secrets, self.site_webhook_private_addresses)
-        if self.jwt_secret and len(self.jwt_secret.get_secret_value()) < 32:
-            raise ValueError("JWT_SECRET must be at least 32 bytes long")
+        for name in ("jwt_secret", "session_secret"):
+            secret = getattr(self, name)
+            if secret and len(secret.get_secret_value()) < 32:
+                raise ValueError(f"{name.upper()} must be at least 32 bytes long")
         return self
 
 

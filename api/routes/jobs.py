@@ -82,7 +82,7 @@ async def get_job(
             if watch.client_left:
                 break
             job, tag = await _read(parts, user_id, job_id, language)
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept-Language, Authorization"}
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept-Language, Authorization, Cookie"}
     if job["status"] in ACTIVE_JOB:
         headers["Retry-After"] = str(POLL_AFTER_SECONDS)
     if if_none_match is not None and tag in known:

@@ -1,0 +1,63 @@
+"""The page's proof of who it is: a signed cookie, which no script can read, in place of the host site's token."""
+
+import hashlib
+import hmac
+from datetime import UTC, datetime, timedelta
+
+import jwt
+from fastapi import Request, Response
+
+from api.auth import DEVELOPMENT_SECRET
+from shared.errors import NotFound, Unauthorized
+from shared.settings import Settings
+
+_ALGORITHM = "HS256"
+
+
+class SessionCookie:
+    """Made by us alone and believed until its time is over; nothing is kept of it on our side."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._key = _key(settings)
+        self._seconds = settings.session_seconds
+        self._secure = settings.public_url.startswith("https://")
+        # A browser takes the prefix for a promise: this host's own, sent over TLS only, set by no other host.
+        self._name = "__Host-cuggu_session" if self._secure else "cuggu_session"
+
+    def set(self, response: Response, email: str) -> None:
+        """Sign this person in. Raises NotFound where the settings know no secret to sign with."""
+        if self._key is None:
+            raise NotFound
+        claims = {"email": email, "exp": datetime.now(UTC) + timedelta(seconds=self._seconds)}
+        value = jwt.encode(claims, self._key, _ALGORITHM)
+        # Lax: links to the page find it signed in, and what another site posts comes without it.
+        response.set_cookie(
+            self._name, value, max_age=self._seconds, path="/", secure=self._secure, httponly=True, samesite="lax"
+        )
+
+    def clear(self, response: Response) -> None:
+        response.delete_cookie(self._name, path="/", secure=self._secure, httponly=True, samesite="lax")
+
+    def email(self, request: Request) -> str | None:
+        """Whose the request's cookie is; None if it brings none. Raises Unauthorized for one that is not valid now."""
+        value = request.cookies.get(self._name)
+        if value is None:
+            return None
+        if self._key is None:
+            raise Unauthorized
+        try:
+            claims = jwt.decode(value, self._key, algorithms=[_ALGORITHM], options={"require": ["exp", "email"]})
+        except jwt.PyJWTError as error:
+            raise Unauthorized from error
+        return str(claims["email"])
+
+
+def _key(settings: Settings) -> bytes | None:
+    if settings.auth_mode == "development":
+        secret = DEVELOPMENT_SECRET
+    elif given := settings.session_secret or settings.jwt_secret:
+        secret = given.get_secret_value()
+    else:
+        return None
+    # Never the very key of the tokens: a token must not pass for a cookie, nor a cookie for a token.
+    return hmac.digest(secret.encode(), b"cuggu session cookie", hashlib.sha256)
