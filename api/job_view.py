@@ -104,8 +104,9 @@ def etag(job: dict[str, Any]) -> str:
 
 
 def photo_view(photo: Mapping[str, Any]) -> dict[str, Any]:
-    """A photo's id, slot, status, width and height, with its address once it is stored."""
-    return {**photo, "url": f"/media/{photo['id']}" if photo["status"] == PhotoStatus.STORED else None}
+    """A photo's id, slot, status, width and height, with its addresses once it is stored."""
+    url = f"/media/{photo['id']}" if photo["status"] == PhotoStatus.STORED else None
+    return {**photo, "url": url, "thumbnail_url": url and f"{url}/thumbnail"}
 
 
 async def _eta(session: AsyncSession, row: RowMapping, durations: Durations) -> Eta | None:

@@ -19,6 +19,7 @@ class PhotoOut(BaseModel):
     slot: int = Field(ge=0, le=3)
     status: PhotoStatus
     url: str | None = Field(description="stable address of a stored photo, relative to the API")
+    thumbnail_url: str | None = Field(None, description="the same photo, small, as WebP of at most 2.4 kB")
     width: int | None = Field(description="pixels")
     height: int | None = Field(description="pixels")
 
@@ -42,7 +43,7 @@ class JobOut(BaseModel):
     eta_seconds: float | None = Field(
         description="what is left, as half of the latest jobs like it needed; null while it is not known"
     )
-    eta_p90_seconds: float | None = Field(description="the same, as nine in ten of them needed")
+    eta_p90_seconds: float | None = Field(None, description="the same, as nine in ten of them needed")
     created_at: datetime
     completed_at: datetime | None
 

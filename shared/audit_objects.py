@@ -40,6 +40,8 @@ SELECT object_key AS key, 'photos' AS "table", photos.id::text AS id, size_bytes
     CASE WHEN jobs.status IN ('COMPLETED', 'CANCELED') THEN job_id::text END AS paid_by, false AS forgotten
 FROM photos JOIN jobs ON jobs.id = job_id WHERE object_key IS NOT NULL
 UNION ALL
+SELECT thumbnail_key, 'photos', id::text, NULL, NULL, false FROM photos WHERE thumbnail_key IS NOT NULL
+UNION ALL
 SELECT 'portraits/' || portrait_id, 'jobs', id::text, NULL, NULL, false
 FROM jobs WHERE portrait_deleted_at IS NULL
 UNION ALL

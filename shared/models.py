@@ -189,6 +189,7 @@ class Photo(Base):
     sent_at: Mapped[datetime | None]  # when the queue was last told that it is due; empty once somebody acted
     lease_token: Mapped[UUID | None]  # fences off a worker that comes back after its lease
     object_key: Mapped[str | None]
+    thumbnail_key: Mapped[str | None]  # photos stored by older workers have none
     width: Mapped[int | None]
     height: Mapped[int | None]
     size_bytes: Mapped[int | None]

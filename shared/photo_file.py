@@ -7,6 +7,7 @@ from io import BytesIO
 from PIL import Image, ImageOps
 
 from shared.flat_picture import flat_srgb, with_smooth_mode
+from shared.thumbnail import make_thumbnail
 
 MIN_SIDE_PX = 256
 MAX_SIDE_PX = 4096
@@ -45,6 +46,7 @@ class PhotoFile:
     width: int
     height: int
     sha256: str  # hex, of `body`
+    thumbnail: bytes  # see shared/thumbnail.py
 
 
 def prepare_photo(body: bytes, *, made_by_ai: bool) -> PhotoFile:
@@ -76,4 +78,6 @@ def label_photo(picture: Image.Image, *, made_by_ai: bool) -> PhotoFile:
     out = BytesIO()
     picture.save(out, "JPEG", quality=JPEG_QUALITY, xmp=xmp.encode())
     body = out.getvalue()
-    return PhotoFile(body, "image/jpeg", picture.width, picture.height, sha256(body).hexdigest())
+    return PhotoFile(
+        body, "image/jpeg", picture.width, picture.height, sha256(body).hexdigest(), make_thumbnail(picture)
+    )

@@ -47,6 +47,7 @@ class StoredFile:
     height: int
     size_bytes: int
     sha256: str
+    thumbnail_key: str | None = None
 
 
 def claim(
@@ -158,10 +159,13 @@ def store(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd,
         height=file.height,
         size_bytes=file.size_bytes,
         sha256=file.sha256,
+        thumbnail_key=file.thumbnail_key,
         stored_at=db_now(),
     )
     _end_attempt(session, attempt, end)
     loose_objects.keep(session, file.object_key)
+    if file.thumbnail_key is not None:
+        loose_objects.keep(session, file.thumbnail_key)
     jobs.record_event(session, claim.job_id, "photo.stored", claim.photo_id, slot=claim.slot)
     return jobs.settle_if_ended(session, job)
 
@@ -205,6 +209,11 @@ def give_up(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEn
 def photo_key(claim: Claim, attempt: OpenAttempt) -> str:
     """Where the attempt's photo goes: an address of its own, so that a late put never replaces another's photo."""
     return f"photos/{claim.job_id}/{claim.slot}/{attempt.id}"
+
+
+def thumbnail_key(claim: Claim, attempt: OpenAttempt) -> str:
+    """Where that photo's thumbnail goes."""
+    return f"thumbnails/{claim.job_id}/{claim.slot}/{attempt.id}"
 
 
 def take_due(session: Session, status: PhotoStatus, limit: int, resend_seconds: float) -> Sequence[UUID]:

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 from api.job_view import read_job
 from shared.change_notes import CHANNEL, ChangeNotes
 from shared.disk_storage import DiskStorage
+from shared.photo_file import prepare_photo
 from shared.settings import Settings
 from shared.storage import StoredObject
 from tests import photos as pictures
@@ -36,6 +37,23 @@ async def test_a_finished_job_shows_its_photos(client: Client, engine: Engine, s
     saved = await client.http.get(job["photos"][0]["url"], params={"download": "1"})
     assert saved.headers["content-disposition"].startswith('attachment; filename="cuggu-1.jpg"')
     assert "cost" not in str(job)
+
+
+async def test_a_photo_is_shown_small_and_one_without_a_thumbnail_as_it_is(
+    client: Client, engine: Engine, settings: Settings
+) -> None:
+    job = (await client.submit()).json()
+    assert {photo["thumbnail_url"] for photo in job["photos"]} == {None}
+    refused(await client.http.get(f"/media/{job['photos'][0]['id']}/thumbnail"), 404, "not_found")
+    finish(engine, settings, job)
+    small = prepare_photo(pictures.one_face(), made_by_ai=True).thumbnail
+    DiskStorage(settings.data_dir / "objects").put("thumbnails/one", small, "image/webp")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE photos SET thumbnail_key = 'thumbnails/one' WHERE slot = 0"))
+    photos = (await client.get("/jobs")).json()["jobs"][0]["photos"]
+    shown = [await client.http.get(photo["thumbnail_url"]) for photo in photos[:2]]
+    assert [answer.content for answer in shown] == [small, pictures.one_face()]
+    assert [answer.headers["content-type"] for answer in shown] == ["image/webp", "image/jpeg"]
 
 
 @pytest.mark.parametrize(("stored", "status"), [(0, "FAILED"), (2, "PARTIAL")])

@@ -93,8 +93,8 @@ class World:
             "SELECT status, error_code, (SELECT count(*) FROM photos WHERE status = 'STORED')::int FROM jobs"
         )[0]
 
-    def objects(self) -> list[str]:
-        return [found.key for found in self.storage.list("photos/")]
+    def objects(self, prefix: str = "photos/") -> list[str]:
+        return [found.key for found in self.storage.list(prefix)]
 
 
 @pytest.fixture
@@ -120,6 +120,14 @@ def test_four_photos_are_made_and_paid_for_once(world: World) -> None:
     attempts = world.sql("SELECT outcome, prediction_id IS NOT NULL, cost, provider_seconds FROM attempts")
     assert attempts == [("SUCCEEDED", True, Decimal("0.0400"), 3.5)] * 4
     money_is_right(world.engine)
+
+
+def test_each_photo_has_a_thumbnail_that_its_row_promises(world: World) -> None:
+    world.run()
+    assert len(world.objects("thumbnails/")) == 4
+    promised = world.sql("SELECT thumbnail_key FROM photos WHERE status = 'STORED' ORDER BY 1")
+    assert promised == [(key,) for key in world.objects("thumbnails/")]
+    assert world.sql("SELECT count(*) FROM loose_objects WHERE object_key LIKE 'thumbnails/%'") == [(0,)]
 
 
 def test_a_prediction_that_is_finished_when_started_is_collected_at_once(world: World) -> None:
@@ -313,17 +321,18 @@ def test_a_photo_put_while_its_job_was_canceled_leaves_nothing_behind(
     put = DiskStorage.put
 
     def cancel_then_put(storage: DiskStorage, key: str, body: bytes, content_type: str) -> None:
-        with Session(world.engine) as session, session.begin():
-            jobs.cancel(session, world.user_id, world.job_id)
+        if key.startswith("photos/"):
+            with Session(world.engine) as session, session.begin():
+                jobs.cancel(session, world.user_id, world.job_id)
         put(storage, key, body, content_type)
 
     monkeypatch.setattr(DiskStorage, "put", cancel_then_put)
     world.predictor.starts.append(done)
     world.generation.start(world.photo_ids[0])
     assert world.job == ("CANCELED", "canceled", 0)
-    assert len(world.objects()) == 1
+    assert [len(world.objects()), len(world.objects("thumbnails/"))] == [1, 1]
     world.run()
-    assert world.objects() == []
+    assert [*world.objects(), *world.objects("thumbnails/")] == []
     money_is_right(world.engine)
 
 

@@ -110,3 +110,21 @@ def test_sizes_within_the_bounds_are_kept(size: tuple[int, int]) -> None:
 def test_what_no_user_should_get_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidPhoto):
         prepare_photo(body, made_by_ai=True)
+
+
+def noise(width: int, height: int) -> bytes:
+    """As hard to make small as a picture can be."""
+    out = BytesIO()
+    Image.effect_noise((width, height), 120).convert("RGB").save(out, "PNG")
+    return out.getvalue()
+
+
+def test_a_thumbnail_is_small_whatever_the_photo_is_and_says_nothing_about_anybody() -> None:
+    for body in (photos.one_face(), photos.rotated_with_gps(6), blank(900, 1200), noise(1536, 2048)):
+        file = prepare_photo(body, made_by_ai=True)
+        with Image.open(BytesIO(file.thumbnail), formats=["WEBP"]) as small:
+            small.load()
+            assert max(small.size) in (96, 144, 192)
+            assert abs(small.width / small.height - file.width / file.height) < 0.02
+            assert not {"exif", "xmp"} & small.info.keys()
+        assert len(file.thumbnail) <= 2400

@@ -14,14 +14,14 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from shared import attempts, loose_objects, photos
+from shared import attempts, loose_objects, photos, thumbnail
 from shared.attempts import AttemptEnd, OpenAttempt
 from shared.change_notes import ChangeNotes
 from shared.errors import StorageUnavailable
 from shared.jobs import Settlement, portrait_key
 from shared.models import AttemptOutcome, PhotoStatus
 from shared.photo_file import InvalidPhoto, PhotoFile, prepare_photo
-from shared.photos import Claim, LeaseLost, StoredFile, photo_key
+from shared.photos import Claim, LeaseLost, StoredFile, photo_key, thumbnail_key
 from shared.settings import Settings
 from shared.settlement_log import log_settlement
 from shared.storage import ObjectNotFound, ObjectStorage
@@ -232,18 +232,21 @@ class Generation:
             case NotYet(after_seconds, _):
                 self._release(claim, after_seconds)
                 return
-        key = photo_key(claim, attempt)
+        key, small = photo_key(claim, attempt), thumbnail_key(claim, attempt)
         with self.sessions.begin() as session:
             # Together: who has lost the photo must not announce an object that another worker's row promises by now.
             photos.renew(session, claim, self.settings.lease_seconds)
             loose_objects.expect(session, key)
+            loose_objects.expect(session, small)
         try:
             self.storage.put(key, file.body, file.content_type)
+            self.storage.put(small, file.thumbnail, thumbnail.CONTENT_TYPE)
         except StorageUnavailable:
             log.warning("photo.not_stored", reason="the storage does not answer")
             self._release(claim, STORAGE_AGAIN_SECONDS)
             return
-        self._store(claim, attempt, prediction, StoredFile(key, file.width, file.height, len(file.body), file.sha256))
+        stored = StoredFile(key, file.width, file.height, len(file.body), file.sha256, small)
+        self._store(claim, attempt, prediction, stored)
 
     def _read(self, prediction: Prediction) -> PhotoFile | NotYet | AttemptEnd:
         if not prediction.output:

@@ -6,7 +6,7 @@ from uuid import UUID
 from anyio import to_thread
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import RedirectResponse
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from api.dependencies import Parts, PartsDep
 from shared.errors import NotFound
@@ -41,6 +41,17 @@ async def get_photo(
     if row is None:
         raise NotFound
     return await _serve(parts, row.object_key, f"cuggu-{row.slot + 1}.jpg" if download else None)
+
+
+@router.get("/{photo_id}/thumbnail", response_class=Response)
+async def get_thumbnail(photo_id: UUID, parts: PartsDep) -> Response:
+    """A stored photo, small enough for a list; the photo itself if it was stored before there were thumbnails."""
+    key = func.coalesce(Photo.thumbnail_key, Photo.object_key)
+    async with parts.sessions() as session:
+        found = await session.scalar(select(key).where(Photo.id == photo_id, Photo.status == PhotoStatus.STORED))
+    if found is None:
+        raise NotFound
+    return await _serve(parts, found, None)
 
 
 async def _serve(parts: Parts, key: str, download_name: str | None) -> Response:

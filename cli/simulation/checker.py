@@ -144,7 +144,14 @@ def _time(world: World) -> Iterator[str]:
 
 
 def _objects(world: World) -> Iterator[str]:
-    photos = {row[0] for row in rows(world.engine, "SELECT object_key FROM photos WHERE status = 'STORED'")}
+    photos = {
+        row[0]
+        for row in rows(
+            world.engine,
+            "SELECT object_key FROM photos WHERE object_key IS NOT NULL "
+            "UNION ALL SELECT thumbnail_key FROM photos WHERE thumbnail_key IS NOT NULL",
+        )
+    }
     portraits = {f"portraits/{row[0]}" for row in rows(world.engine, "SELECT portrait_id FROM jobs")}
     there = set(world.storage.objects)
     yield from (f"I6: {key} is there and no row promises it" for key in sorted(there - photos - portraits))

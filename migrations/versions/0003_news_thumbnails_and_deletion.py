@@ -1,4 +1,4 @@
-"""How long the latest jobs took."""
+"""How long the latest jobs took; thumbnails."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column("photos", sa.Column("thumbnail_key", sa.Text(), nullable=True))
     op.create_index(
         "ix_jobs_completed", "jobs", ["style", "completed_at"], postgresql_where=sa.text("status = 'COMPLETED'")
     )
@@ -17,3 +18,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_jobs_completed", table_name="jobs")
+    op.drop_column("photos", "thumbnail_key")
