@@ -13,6 +13,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 
 from api.auth import is_loopback
 from api.schemas import CreditsOut, JobOut, MeOut, SubmittedOut
+from cli.event_source import read_events
 from shared.models import ACTIVE_JOB, JobStatus, PhotoStatus
 
 WAIT_SECONDS = 20  # how long one poll is held; proxies commonly cut a silent connection after 30
@@ -141,6 +142,29 @@ class Client:
         )
         return SubmittedOut.model_validate_json(answer.content)
 
+    def job(self, job_id: UUID) -> JobOut:
+        return JobOut.model_validate_json(self._ask("GET", f"/jobs/{job_id}").content)
+
+    def watch(self, job: JobOut) -> Iterator[JobOut]:
+        """The job after each of its events as it happens, the earlier ones included, until it has ended.
+
+        Where the events do not come through, or stop coming, it is followed by polls.
+        """
+        if job.status not in ACTIVE_JOB:
+            yield job
+            return
+        try:
+            with self._http.stream("GET", f"/jobs/{job.id}/events") as answer:
+                if answer.headers.get("Content-Type", "").startswith("text/event-stream"):
+                    for event in read_events(answer.iter_lines()):
+                        job = _after(job, event.data)
+                        yield job
+                        if job.status not in ACTIVE_JOB:
+                            return
+        except (httpx.TransportError, ValueError):  # it broke off, perhaps within an event
+            pass
+        yield from self.follow(job.id)
+
     def follow(
         self, job_id: UUID, *, wait_seconds: float = WAIT_SECONDS, between: Callable[[], None] = lambda: None
     ) -> Iterator[JobOut]:
@@ -203,6 +227,16 @@ class Client:
         # Somebody who only asks can wait for a server to recover; who submits is told, and decides.
         problem.may_pass = method == "GET" and answer.is_server_error
         raise problem
+
+
+def _after(job: JobOut, data: Mapping[str, Any]) -> JobOut:
+    """The job as an event has left it: the last one brings all of it, any other what has changed."""
+    if "id" in data:
+        return JobOut.model_validate(data)
+    photos = {photo["slot"]: photo for photo in data.get("photos", [data.get("photo")])}
+    known = job.model_dump(mode="json")
+    known["photos"] = [photos.get(photo["slot"], photo) for photo in known["photos"]]
+    return JobOut.model_validate({**known, "status": data["status"], "progress": data["progress"]})
 
 
 def _may_pass(error: BaseException) -> bool:

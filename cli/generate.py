@@ -102,7 +102,7 @@ def _generate(client: Client, order: _Order, display: JobDisplay, out: Path | No
             display.say(f"accepted; credits left: {submitted.remaining_credits}")
         job: JobOut = submitted
         display.show(job)
-        for job in client.follow(submitted.id):
+        for job in client.watch(submitted):
             display.show(job)
     return job, client.save_photos(job, out or Path(f"cuggu-{str(job.id)[:8]}"))
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import audit, credits, demo, doctor, generate, jobs, serve, simulate, token
+from cli import audit, credits, demo, doctor, generate, jobs, serve, simulate, token, watch
 
 app = typer.Typer(
     name="cuggu",
@@ -21,6 +21,7 @@ def _cuggu() -> None:
 serve.register(app)
 demo.register(app)
 generate.register(app)
+watch.register(app)
 token.register(app)
 credits.register(app)
 doctor.register(app)
