@@ -48,7 +48,7 @@ _NEW = text("""
 _PLACE = text("""
     SELECT (SELECT max(id) FROM job_events WHERE job_id = j.id) AS last,
         (SELECT max(id) FROM job_events WHERE job_id = j.id AND name = ANY(:ends)) AS ended
-    FROM jobs j WHERE j.id = :job_id AND j.user_id = :user_id
+    FROM jobs j WHERE j.id = :job_id AND j.user_id = :user_id AND j.deleted_at IS NULL
 """)
 
 

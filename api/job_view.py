@@ -26,9 +26,9 @@ _COLUMNS = """
                                        'width', p.width, 'height', p.height) ORDER BY p.slot)
        FROM photos p WHERE p.job_id = j.id) AS photos
 """
-_ONE = text(f"SELECT {_COLUMNS} FROM jobs j WHERE j.id = :job_id AND j.user_id = :user_id")  # noqa: S608
+_ONE = text(f"SELECT {_COLUMNS} FROM jobs j WHERE j.id = :job_id AND j.user_id = :user_id AND j.deleted_at IS NULL")  # noqa: S608
 _PAGE = text(
-    f"SELECT {_COLUMNS} FROM jobs j WHERE j.user_id = :user_id "  # noqa: S608
+    f"SELECT {_COLUMNS} FROM jobs j WHERE j.user_id = :user_id AND j.deleted_at IS NULL "  # noqa: S608
     "AND (CAST(:before AS timestamptz) IS NULL OR (j.created_at, j.id) < (:before, :before_id)) "
     "ORDER BY j.created_at DESC, j.id DESC LIMIT :limit"
 )

@@ -121,6 +121,8 @@ def _show(story: Story) -> None:
     typer.echo(f"wanted    {job.style}{f', {job.role}' if job.role else ''}")
     typer.echo(f"states    {', '.join(f'{status} {_time(at)}' for status, at in story.states)}")
     typer.echo(f"deadline  {_time(job.deadline_at)} UTC")
+    if job.deleted_at is not None:
+        typer.echo(f"deleted   {_time(job.deleted_at)} UTC, by its user")
     deleted = f"deleted at {_time(job.portrait_deleted_at)} UTC" if job.portrait_deleted_at else str(job.portrait_id)
     typer.echo(f"portrait  {deleted}")
     typer.echo(f"delivery  {_delivery(story)}")

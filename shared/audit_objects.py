@@ -51,9 +51,9 @@ FROM loose_objects
 _ALL = text(f'SELECT * FROM ({_PROMISES}) promise ORDER BY key COLLATE "C"')
 _OF_KEYS = text(f"SELECT * FROM ({_PROMISES}) promise WHERE key = ANY(:keys)")
 _PAGE = text(
-    "SELECT id, object_key, sha256 FROM photos WHERE status = 'STORED' AND id > :after ORDER BY id LIMIT :limit"
+    "SELECT id, object_key, sha256 FROM photos WHERE object_key IS NOT NULL AND id > :after ORDER BY id LIMIT :limit"
 )
-_PHOTO = text("SELECT id, object_key, sha256 FROM photos WHERE status = 'STORED' AND id = :id")
+_PHOTO = text("SELECT id, object_key, sha256 FROM photos WHERE object_key IS NOT NULL AND id = :id")
 
 
 class _Promise(NamedTuple):

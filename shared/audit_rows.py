@@ -201,6 +201,18 @@ WHERE CASE p.status
     ELSE t.forgotten > 0 END
 """
 
+_DELETED = """
+SELECT j.id, format('deleted at %s, with %s photos left%s%s', j.deleted_at, count(p.id),
+    CASE WHEN j.portrait_deleted_at IS NULL THEN ', and its portrait' ELSE '' END,
+    CASE WHEN e.told IS DISTINCT FROM 1 THEN format(', told %s times', coalesce(e.told, 0)) ELSE '' END) AS says
+FROM jobs j
+LEFT JOIN photos p ON p.job_id = j.id AND (p.deleted_at IS NULL OR p.object_key IS NOT NULL)
+LEFT JOIN (SELECT job_id, count(*) AS told FROM job_events WHERE name = 'job.deleted' GROUP BY job_id) e
+    ON e.job_id = j.id
+WHERE j.deleted_at IS NOT NULL
+GROUP BY j.id, e.told HAVING count(p.id) > 0 OR j.portrait_deleted_at IS NULL OR e.told IS DISTINCT FROM 1
+"""
+
 CHECKS = (
     Check("I1", "a balance is the sum of its ledger, and never below zero", "users", _BALANCES),
     Check("I1", "each entry's balance follows from the entry before", "ledger_entries", _ENTRIES),
@@ -210,6 +222,7 @@ CHECKS = (
     Check("I3", "the site is told of every end that it wanted to hear of, and of none else", "jobs", _DELIVERIES),
     Check("I3", "nothing of an ended job is in work, nothing that ended is leased", "photos", _UNENDED),
     Check("I5", "no active job is two minutes past its deadline", "jobs", _OVERDUE),
+    Check("I6", "a deleted job keeps no picture", "jobs", _DELETED),
     Check("I7", "each job's events follow the arrows", "jobs", _JOB_ARROWS),
     Check("I7", "each photo's events follow the arrows to its status", "photos", _PHOTO_ARROWS),
     Check("I7", "each job's status fits its photos", "jobs", _JOB_FITS),

@@ -116,6 +116,14 @@ def lock(session: Session, job_id: UUID) -> Job | None:
     )
 
 
+def lock_own(session: Session, user_id: UUID, job_id: UUID) -> Job:
+    """The same for its user. Raises NotFound for another's job, and for one that was deleted."""
+    job = lock(session, job_id)
+    if job is None or job.user_id != user_id or job.deleted_at is not None:
+        raise NotFound
+    return job
+
+
 def begin_processing(session: Session, job_id: UUID) -> None:
     """QUEUED -> PROCESSING when the first photo starts; later photos find it done."""
     session.execute(
@@ -172,9 +180,7 @@ def cancel(session: Session, user_id: UUID, job_id: UUID) -> Settlement:
         NotFound: there is no such job of this user.
         JobEnded: it was decided before.
     """
-    job = lock(session, job_id)
-    if job is None or job.user_id != user_id:
-        raise NotFound
+    job = lock_own(session, user_id, job_id)
     if job.status not in ACTIVE_JOB:
         raise JobEnded(job_status=job.status.value)
     _end_photos(session, job_id, PhotoStatus.CANCELED, "canceled")
@@ -189,9 +195,7 @@ def select_photo(session: Session, user_id: UUID, job_id: UUID, photo_id: UUID) 
         NotFound: no such job of this user, or no such photo of this job.
         PhotoNotStored: the photo is not there to be chosen.
     """
-    job = lock(session, job_id)
-    if job is None or job.user_id != user_id:
-        raise NotFound
+    job = lock_own(session, user_id, job_id)
     status = session.scalar(select(Photo.status).where(Photo.id == photo_id, Photo.job_id == job_id))
     if status is None:
         raise NotFound

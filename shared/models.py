@@ -139,6 +139,10 @@ class Job(Base):
         CheckConstraint(
             "(status IN ('QUEUED', 'PROCESSING')) = (completed_at IS NULL)", name="completed_at_when_terminal"
         ),
+        CheckConstraint(
+            "deleted_at IS NULL OR (completed_at IS NOT NULL AND portrait_deleted_at IS NOT NULL)",
+            name="nothing_left_when_deleted",
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -151,6 +155,7 @@ class Job(Base):
     # Random, and not the job's: whoever is shown a photo's address learns nothing about the portrait's.
     portrait_id: Mapped[UUID] = mapped_column(unique=True)
     portrait_deleted_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]  # at its user's wish, and gone for them
     idempotency_key: Mapped[str | None]
     request_fingerprint: Mapped[str]  # sha256 over picture, style and role
     # Whether the site is told of the end. Known from the start, so that nobody who settles the job can forget it.
@@ -169,8 +174,12 @@ class Photo(Base):
         UniqueConstraint("job_id", "slot"),
         CheckConstraint("slot BETWEEN 0 AND 3", name="slot"),
         CheckConstraint(
-            "(status = 'STORED') = (object_key IS NOT NULL AND width IS NOT NULL AND height IS NOT NULL)",
+            "(status = 'STORED') = (width IS NOT NULL AND height IS NOT NULL "
+            "AND (object_key IS NOT NULL OR deleted_at IS NOT NULL))",
             name="object_when_stored",
+        ),
+        CheckConstraint(
+            "deleted_at IS NULL OR (object_key IS NULL AND thumbnail_key IS NULL)", name="no_object_when_deleted"
         ),
         CheckConstraint("status IN ('PENDING', 'GENERATING') OR lease_token IS NULL", name="no_lease_when_ended"),
         # What the sweep reads every second: it holds the photos in work and never the history.
@@ -195,6 +204,7 @@ class Photo(Base):
     size_bytes: Mapped[int | None]
     sha256: Mapped[str | None]
     stored_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]  # with its job
 
 
 class Attempt(Base):

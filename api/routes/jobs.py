@@ -1,10 +1,11 @@
-"""Submit a job, follow it, list, choose, cancel."""
+"""Submit a job, follow it, list, choose, cancel, delete."""
 
 import re
 import time
 from typing import Annotated, Any
 from uuid import UUID
 
+import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import Field
 
@@ -23,12 +24,13 @@ from api.job_view import etag, read_job, read_page
 from api.json_answer import json_answer
 from api.rate_limit import Allowance
 from api.schemas import JobOut, JobPage, ProblemOut, SelectionIn, SubmittedOut
-from shared import jobs
+from shared import deletion, jobs
 from shared.models import ACTIVE_JOB
 from shared.settlement_log import log_settlement
 
 POLL_AFTER_SECONDS = 2  # what we ask clients to wait between polls
 EventId = Annotated[int, Field(ge=0, lt=2**63)]
+log = structlog.get_logger()
 _TAG = re.compile(r'"[^"]*"')
 
 router = APIRouter(tags=["jobs"], responses={"4XX": {"model": ProblemOut}, "5XX": {"model": ProblemOut}})
@@ -159,6 +161,17 @@ async def cancel_job(
     log_settlement(settlement)
     await parts.changes.tell(job_id)
     return JobOut.model_validate(await read_job(session, user_id, job_id, language, parts.durations))
+
+
+@router.delete("/jobs/{job_id}", status_code=204)
+async def delete_job(job_id: UUID, parts: PartsDep, session: SessionDep, user_id: UserDep) -> None:
+    """Delete photos and portrait for good. A job in work is canceled first; what it cost stays in the ledger."""
+    async with session.begin():
+        settlement = await session.run_sync(deletion.delete_job, user_id, job_id)
+    if settlement is not None:
+        log_settlement(settlement)
+    log.info("job.deleted", job_id=str(job_id), user_id=str(user_id))
+    await parts.changes.tell(job_id)
 
 
 async def _read(parts: Parts, user_id: UUID, job_id: UUID, language: str) -> tuple[dict[str, Any], str]:

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from api.dependencies import Parts, PartsDep
 from shared.errors import NotFound
 from shared.jobs import portrait_key
-from shared.models import Job, Photo, PhotoStatus
+from shared.models import Job, Photo
 from shared.storage import ObjectNotFound, attachment
 
 router = APIRouter(prefix="/media", tags=["media"])
@@ -35,9 +35,9 @@ async def get_photo(
     download: Annotated[bool, Query(description="save it as a file instead of showing it")] = False,
 ) -> Response:
     """A stored photo: 307 to a short-lived private address, or the file itself where it is on our disk."""
-    stored = select(Photo.object_key, Photo.slot).where(Photo.id == photo_id, Photo.status == PhotoStatus.STORED)
+    there = select(Photo.object_key, Photo.slot).where(Photo.id == photo_id, Photo.object_key.is_not(None))
     async with parts.sessions() as session:
-        row = (await session.execute(stored)).one_or_none()
+        row = (await session.execute(there)).one_or_none()
     if row is None:
         raise NotFound
     return await _serve(parts, row.object_key, f"cuggu-{row.slot + 1}.jpg" if download else None)
@@ -48,7 +48,7 @@ async def get_thumbnail(photo_id: UUID, parts: PartsDep) -> Response:
     """A stored photo, small enough for a list; the photo itself if it was stored before there were thumbnails."""
     key = func.coalesce(Photo.thumbnail_key, Photo.object_key)
     async with parts.sessions() as session:
-        found = await session.scalar(select(key).where(Photo.id == photo_id, Photo.status == PhotoStatus.STORED))
+        found = await session.scalar(select(key).where(Photo.id == photo_id))
     if found is None:
         raise NotFound
     return await _serve(parts, found, None)
