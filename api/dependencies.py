@@ -125,12 +125,17 @@ SUBMISSION_DOCS = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["image", "style"],
+                    "required": ["style"],
                     "properties": {
                         "image": {
                             "type": "string",
                             "format": "binary",
                             "description": "one person's portrait: JPEG, PNG, WebP or HEIC, 10 MB at most",
+                        },
+                        "portrait_of": {
+                            "type": "string",
+                            "format": "uuid",
+                            "description": "instead of `image`: one of your jobs whose portrait is to be used again",
                         },
                         "style": {"type": "string", "enum": [style.value for style in Style]},
                         "role": {"type": "string", "enum": [role.value for role in Role]},

@@ -65,6 +65,11 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         ),
         "job_ended": Problem(409, "이미 끝난 작업입니다", "The job has already ended"),
         "photo_not_stored": Problem(409, "아직 완성되지 않은 사진입니다", "This photo is not there to be chosen"),
+        "portrait_deleted": Problem(
+            409,
+            "지난 사진이 이미 삭제되었습니다. 다시 올려주세요",
+            "That portrait has been deleted; please upload it again",
+        ),
         "rate_limited": Problem(
             429, "요청이 너무 많습니다. {retry_after_seconds}초 후에 다시 시도해주세요", "Rate limit exceeded"
         ),

@@ -24,12 +24,14 @@ from shared.errors import (
     InsufficientCredits,
     MultipleFaces,
     NoFace,
+    NotFound,
+    PortraitDeleted,
     Refusal,
 )
 from shared.models import Job, User
 from shared.queue import JobQueue
 from shared.settings import Settings
-from shared.storage import ObjectStorage
+from shared.storage import ObjectNotFound, ObjectStorage
 
 # Decoding a large portrait takes 100 ms to 700 ms of processor time: two at once keep the polls of others quick.
 DECODERS = 2
@@ -75,12 +77,18 @@ class Submitter:
         replayed = await self._earlier(user_id, submission.idempotency_key, fingerprint)
         if replayed is not None:
             return replayed
-        await self._limits.count_upload(user_id)
-        portrait = await self._decode(submission.image)
-        await self._limits.check_submission(user_id)
-        await self._check_credits(user_id)
-        await self._check_face(portrait)
-        return await self._accept(user_id, submission, fingerprint, portrait)
+        if isinstance(submission.image, UUID):
+            await self._limits.check_submission(user_id)
+            await self._check_credits(user_id)
+            jpeg = await self._accepted_before(user_id, submission.image)
+        else:
+            await self._limits.count_upload(user_id)
+            portrait = await self._decode(submission.image)
+            await self._limits.check_submission(user_id)
+            await self._check_credits(user_id)
+            await self._check_face(portrait)
+            jpeg = portrait.jpeg
+        return await self._accept(user_id, submission, fingerprint, jpeg)
 
     async def _earlier(self, user_id: UUID, key: str | None, fingerprint: str) -> Submitted | None:
         if key is None:
@@ -108,6 +116,25 @@ class Submitter:
             limiter=self._decoders,
         )
 
+    async def _accepted_before(self, user_id: UUID, job_id: UUID) -> bytes:
+        """The portrait of one of the user's jobs: decoded, and its face looked at, when that job was accepted.
+
+        It is copied for the new job. Shared, it could be deleted with one job only when the other is gone, too.
+        """
+        own = select(Job.portrait_id, Job.portrait_deleted_at).where(
+            Job.id == job_id, Job.user_id == user_id, Job.deleted_at.is_(None)
+        )
+        async with self._sessions() as session:
+            row = (await session.execute(own)).one_or_none()
+        if row is None:
+            raise NotFound
+        if row.portrait_deleted_at is not None:
+            raise PortraitDeleted
+        try:
+            return (await to_thread.run_sync(self._storage.get, jobs.portrait_key(row.portrait_id))).body
+        except ObjectNotFound as error:
+            raise PortraitDeleted from error
+
     async def _check_credits(self, user_id: UUID) -> None:
         """An early and friendly answer; the charge itself decides."""
         async with self._sessions() as session:
@@ -125,12 +152,12 @@ class Submitter:
             case FaceVerdict.TOO_SMALL:
                 raise FaceTooSmall
 
-    async def _accept(self, user_id: UUID, submission: Submission, fingerprint: str, portrait: Portrait) -> Submitted:
+    async def _accept(self, user_id: UUID, submission: Submission, fingerprint: str, jpeg: bytes) -> Submitted:
         job_id, portrait_id = uuid4(), uuid4()
         key = jobs.portrait_key(portrait_id)
         async with self._sessions.begin() as session:
             await session.run_sync(loose_objects.expect, key)
-        await to_thread.run_sync(self._storage.put, key, portrait.jpeg, "image/jpeg")
+        await to_thread.run_sync(self._storage.put, key, jpeg, "image/jpeg")
         new = jobs.NewJob(
             id=job_id,
             user_id=user_id,
@@ -168,7 +195,8 @@ class Submitter:
 
 
 def _fingerprint(submission: Submission) -> str:
-    """What makes two requests the same: the very bytes of the picture, the style and the role."""
-    digest = hashlib.sha256(submission.image)
+    """What makes two requests the same: the very bytes of the picture (or whose portrait it is), style and role."""
+    image = submission.image
+    digest = hashlib.sha256(image if isinstance(image, bytes) else b"portrait of \0" + image.bytes)
     digest.update(f"\0{submission.style}\0{submission.role or ''}".encode())
     return digest.hexdigest()

@@ -1,6 +1,7 @@
 """A submission as it comes over the wire: its form, bounded by what a picture may weigh."""
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
@@ -17,16 +18,16 @@ IDEMPOTENCY_KEY_MAX = 255
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a user asks for, as received; the picture is not yet decoded."""
+    """What a user asks for, as received: a picture, not yet decoded, or the job whose portrait is to be used again."""
 
-    image: bytes
+    image: bytes | UUID
     style: Style
     role: Role | None
     idempotency_key: str | None
 
 
 async def receive_submission(request: Request, max_bytes: int) -> Submission:
-    """Read the multipart form `image`, `style` and optionally `role`.
+    """Read the multipart form `image` (or `portrait_of`), `style` and optionally `role`.
 
     Raises:
         FileTooLarge: the picture has more than `max_bytes`.
@@ -38,24 +39,35 @@ async def receive_submission(request: Request, max_bytes: int) -> Submission:
     form = await _bounded_form(request, max_bytes)
     try:
         image = form.get("image")
+        portrait_of = form.get("portrait_of") or None
         style = form.get("style")
         role = form.get("role") or None
-        if not isinstance(image, UploadFile):
+        if portrait_of is None and not isinstance(image, UploadFile):
             raise MissingField(field="image")
+        if portrait_of is not None and image is not None:
+            raise InvalidRequest(fields=["image", "portrait_of"])
         if not isinstance(style, str) or not style:
             raise MissingField(field="style")
         if style not in set(Style):
             raise UnknownStyle(known=[known.value for known in Style])
         if role is not None and role not in set(Role):
             raise UnknownRole(known=[known.value for known in Role])
-        body = await image.read()
+        body = await image.read() if isinstance(image, UploadFile) else _job_id(portrait_of)
     finally:
         await form.close()
-    if len(body) > max_bytes:
-        raise FileTooLarge(max_bytes=max_bytes)
-    if not body:
-        raise MissingField(field="image")
+    if isinstance(body, bytes):
+        if len(body) > max_bytes:
+            raise FileTooLarge(max_bytes=max_bytes)
+        if not body:
+            raise MissingField(field="image")
     return Submission(body, Style(style), Role(role) if role else None, key)
+
+
+def _job_id(word: object) -> UUID:
+    try:
+        return UUID(str(word))
+    except ValueError as error:
+        raise InvalidRequest(fields=["portrait_of"]) from error
 
 
 async def _bounded_form(request: Request, max_bytes: int) -> FormData:

@@ -100,6 +100,12 @@ class PhotoNotStored(Refusal):
     code = "photo_not_stored"
 
 
+class PortraitDeleted(Refusal):
+    """The portrait of an earlier job cannot be used again."""
+
+    code = "portrait_deleted"
+
+
 class RateLimited(Refusal):
     """`retry_after_seconds` says when the next one will be let in."""
 
