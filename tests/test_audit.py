@@ -192,7 +192,7 @@ def test_a_world_with_jobs_of_every_state_passes(full_world: World) -> None:
     assert {finding.promise for finding in audited.findings} == {"I1", "I2", "I3", "I5", "I6", "I7"}
     looked_at = {finding.says: finding.looked_at for finding in audited.findings}
     stored = 4 + 3 + 1 + 2 + 1
-    assert looked_at[audit_objects.WITHOUT_ROW] == looked_at[audit_objects.WITHOUT_OBJECT] == 9 + stored
+    assert looked_at[audit_objects.WITHOUT_ROW] == looked_at[audit_objects.WITHOUT_OBJECT] == 9 + 2 * stored
     assert looked_at[audit_objects.WHOLE] == 4 + 2, "a job that is still active has kept nothing yet"
     assert looked_at[audit_objects.DECODABLE] == stored
 
@@ -427,6 +427,12 @@ def test_objects_without_a_row_are_named(full_world: World) -> None:
     for key in stray:
         full_world.storage.put(key, b"x", "image/jpeg")
     assert full_world.offences() == {("I6", "objects", key) for key in stray}
+
+
+def test_a_thumbnail_that_is_gone_is_named_and_its_photo_is_whole(full_world: World) -> None:
+    photo_id = full_world.photos["completed"][0]
+    full_world.storage.delete([full_world.one("SELECT thumbnail_key FROM photos WHERE id = :id", id=photo_id)])
+    assert full_world.offences(deep=True) == {("I6", "photos", str(photo_id))}
 
 
 def test_a_loose_object_is_known_for_a_while_and_then_overdue(full_world: World) -> None:
