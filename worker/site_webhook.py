@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from shared import deliveries
 from shared.deliveries import Try
-from shared.models import DeliveryStatus, Job, LedgerEntry, LedgerKind, Photo, PhotoStatus, User
+from shared.models import DeliveryStatus, Job, LedgerEntry, LedgerKind, Photo, User
 from shared.settings import Settings
 from worker.webhook_sender import Answer, WebhookSender
 
@@ -101,7 +101,7 @@ class SiteWebhook:
             "id": str(photo.id),
             "slot": photo.slot,
             "status": photo.status.value,
-            "url": f"{self._public_url}/media/{photo.id}" if photo.status is PhotoStatus.STORED else None,
+            "url": f"{self._public_url}/media/{photo.id}" if photo.object_key else None,
             "width": photo.width,
             "height": photo.height,
         }

@@ -100,7 +100,9 @@ def read_rows(database_url: str) -> Rows:
                 "SELECT j.id, j.user_id, u.email, j.status, j.idempotency_key, j.portrait_id, j.portrait_deleted_at, "
                 "j.completed_at FROM jobs j JOIN users u ON u.id = j.user_id"
             ),
-            photos=every("SELECT id, job_id, slot, status, lease_token, object_key, size_bytes FROM photos"),
+            photos=every(
+                "SELECT id, job_id, slot, status, lease_token, object_key, size_bytes, thumbnail_key FROM photos"
+            ),
             attempts=every("SELECT id, photo_id, prediction_id, outcome, cost, created_at, close_due_at FROM attempts"),
             events=every("SELECT id, job_id, photo_id, name FROM job_events ORDER BY id"),
             loose=every("SELECT object_key FROM loose_objects"),
@@ -295,6 +297,7 @@ def _objects(rows: Rows, objects: Mapping[str, int]) -> Iterator[Violation]:
     promised: dict[str, int | None] = {
         photo["object_key"]: photo["size_bytes"] for photo in rows.photos if photo["object_key"] is not None
     }
+    promised |= {photo["thumbnail_key"]: None for photo in rows.photos if photo["thumbnail_key"] is not None}
     promised |= {f"portraits/{job['portrait_id']}": None for job in rows.jobs if job["portrait_deleted_at"] is None}
     for key, size in promised.items():
         if key not in objects:

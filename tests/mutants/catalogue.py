@@ -399,8 +399,8 @@ MUTANTS = (
         "anybody may cancel a job",
         "I9",
         "shared/jobs.py",
-        "    if job is None or job.user_id != user_id:\n        raise NotFound\n    if job.status not in ACTIVE_JOB:",
-        "    if job is None:\n        raise NotFound\n    if job.status not in ACTIVE_JOB:",
+        "    job = lock_own(session, user_id, job_id)\n    if job.status not in ACTIVE_JOB:",
+        "    job = lock(session, job_id)\n    if job is None:\n        raise NotFound\n    if job.status not in ACTIVE_JOB:",
         "tests/test_jobs.py::test_only_the_owner_cancels_and_chooses_and_only_stored_photos_are_chosen",
     ),
 )
