@@ -400,7 +400,7 @@ MUTANTS = (
         "I9",
         "shared/jobs.py",
         "    job = lock_own(session, user_id, job_id)\n    if job.status not in ACTIVE_JOB:",
-        "    job = lock(session, job_id)\n    if job is None:\n        raise NotFound\n    if job.status not in ACTIVE_JOB:",
+        "    job = lock(session, job_id)\n    assert job\n    if job.status not in ACTIVE_JOB:",
         "tests/test_jobs.py::test_only_the_owner_cancels_and_chooses_and_only_stored_photos_are_chosen",
     ),
 )
