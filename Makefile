@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo serve test bench-waiting chaos crashes mutants lint format lock clean
+.PHONY: help install demo serve test bench-waiting chaos crashes mutants lint format samples screenshots lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ lint: install  ## ruff, mypy --strict, import-linter
 format: install  ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+samples: install  ## draw the page's style samples anew
+	@$(BIN)/python -m cli.style_samples
+
+screenshots: install  ## take the documents' pictures of the page anew
+	@$(BIN)/python -m tests.screenshots
 
 lock:  ## resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 --extra embedded --extra dev pyproject.toml -o requirements.lock

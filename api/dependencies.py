@@ -19,6 +19,7 @@ from api.live_events import LiveEvents
 from api.rate_limit import RateLimits
 from api.readiness import DatabaseProbe
 from api.session_cookie import SessionCookie
+from api.studio_files import StudioFiles
 from api.submission import Submitter
 from api.upload import Submission, receive_submission
 from api.webhook_verifier import WebhookVerifier
@@ -36,6 +37,7 @@ class Parts:
     settings: Settings
     sessions: async_sessionmaker[AsyncSession]
     storage: ObjectStorage
+    studio: StudioFiles
     authenticator: Authenticator
     session_cookie: SessionCookie
     submitter: Submitter

@@ -18,8 +18,9 @@ from api.readiness import DatabaseProbe
 from api.redis_guard import RedisGuard, impatient_redis
 from api.remembered_faces import RememberedFaces
 from api.request_id import RequestId
-from api.routes import downloads, health, jobs, me, media, metrics, plan, session, styles, webhooks
+from api.routes import downloads, health, jobs, me, media, metrics, plan, session, studio, styles, webhooks
 from api.session_cookie import SessionCookie
+from api.studio_files import StudioFiles
 from api.submission import Submitter
 from api.webhook_verifier import WebhookVerifier
 from shared.database import make_async_engine
@@ -50,7 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="0.1.0",
         lifespan=lambda app: _lifespan(app, settings),
     )
-    for module in (jobs, downloads, media, me, session, styles, plan, webhooks, health, metrics):
+    for module in (jobs, downloads, media, me, session, styles, plan, webhooks, health, metrics, studio):
         app.include_router(module.router)
     install_error_renderer(app, {plan.PREFIX: plan.plan_error})
     app.add_middleware(RequestId)  # last, and so around all that is there already
@@ -83,6 +84,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             settings=settings,
             sessions=sessions,
             storage=storage,
+            studio=StudioFiles(settings),
             authenticator=Authenticator(settings, sessions),
             session_cookie=SessionCookie(settings),
             limits=limits,

@@ -83,6 +83,10 @@ class DiskStorage:
         checked_key(key)
         return None
 
+    @property
+    def public_origin(self) -> str | None:
+        return None
+
     def probe(self) -> None:
         write_read_delete(self)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import boto3
 from botocore.config import Config
@@ -93,6 +93,14 @@ class S3Storage:
             wanted["ResponseContentDisposition"] = attachment(download_name)
         with _refused_when_s3_fails():  # a role's credentials may have to be renewed over the network
             return self._client.generate_presigned_url("get_object", Params=wanted, ExpiresIn=self._url_seconds)
+
+    @property
+    def public_origin(self) -> str:
+        address = urlsplit(self._public_base_url or self._client.meta.endpoint_url)
+        host = address.netloc
+        if self._public_base_url is None and self._client.meta.config.s3["addressing_style"] == "virtual":
+            host = f"{self._bucket}.{host}"
+        return f"{address.scheme}://{host}"
 
     def probe(self) -> None:
         write_read_delete(self)

@@ -67,6 +67,10 @@ class ObjectStorage(Protocol):
         With `download_name` a browser saves the file under that name instead of showing it.
         """
 
+    @property
+    def public_origin(self) -> str | None:
+        """Scheme, host and port that every `signed_url` begins with; None where there are none."""
+
     def probe(self) -> None:
         """Write, read and delete a small object, as `cuggu doctor` does."""
 

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from api.schemas import StyleOut
+from api.studio_files import PREFIX
 from shared.styles import STYLES
 
 router = APIRouter(tags=["styles"])
@@ -18,7 +19,7 @@ async def list_styles() -> list[StyleOut]:
             label_en=entry.label_en,
             description_ko=entry.description_ko,
             description_en=entry.description_en,
-            sample_url=None,
+            sample_url=f"{PREFIX}samples/{entry.style}.webp",
         )
         for entry in STYLES.values()
     ]
