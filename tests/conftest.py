@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     import httpx
     import psycopg
     import redis
+    from playwright.sync_api import Browser
     from sqlalchemy import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.orm import Session
 
     from tests.api_client import Client
+    from tests.page_stack import PageStack
     from tests.stack import RunningStack
 
 RUN_DIR = "CUGGU_TEST_RUN_DIR"
@@ -119,11 +121,15 @@ def redis_admin(servers: Servers) -> "Iterator[redis.Redis]":
 @pytest.fixture
 def redis_url(servers: Servers, redis_admin: "redis.Redis") -> Iterator[str]:
     """A Redis database of this test's own. Channels of pub/sub are the server's: name them by an id of yours."""
+    yield from _own_redis(servers, redis_admin)
+
+
+def _own_redis(servers: Servers, admin: "redis.Redis") -> Iterator[str]:
     import redis
 
     from tests.servers import REDIS_DATABASES
 
-    url = servers.redis_url_of(1 + int(redis_admin.incr("tests")) % (REDIS_DATABASES - 1))
+    url = servers.redis_url_of(1 + int(admin.incr("tests")) % (REDIS_DATABASES - 1))
     yield url
     with redis.Redis.from_url(url) as client:
         client.flushdb()
@@ -238,3 +244,49 @@ def running_stack(
     yield start
     for stack in stacks:
         stack.end()
+
+
+# Not for the whole session: while Playwright is open, its event loop counts as running, and no other can begin.
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A headless Chromium, installed now if there is none; each test opens windows of its own in it."""
+    from tests.browser import open_browser
+
+    with open_browser(Path(os.environ[RUN_DIR]) / "browser.lock") as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page_stack(
+    servers: Servers,
+    postgres_admin: "psycopg.Connection",
+    redis_admin: "redis.Redis",
+    tmp_path_factory: pytest.TempPathFactory,
+) -> "Iterator[PageStack]":
+    """An API whose worker the tests play, shared by all tests of the page: they are different people on it."""
+    from shared.database import make_engine
+    from shared.disk_storage import DiskStorage
+    from tests.hand_worker import HandWorker
+    from tests.page_stack import SETTINGS, PageStack
+    from tests.stack import RunningStack
+
+    for database_url in _own_database(servers, postgres_admin, TEMPLATE):
+        for redis_url in _own_redis(servers, redis_admin):
+            data_dir = tmp_path_factory.mktemp("page")
+            addresses = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+            stack = RunningStack(data_dir, {**addresses, **SETTINGS}, processes=("api",))
+            engine = make_engine(database_url)
+            try:
+                stack.begin()
+                yield PageStack(stack, HandWorker(engine, DiskStorage(stack.data_dir / "objects"), redis_url))
+            finally:
+                stack.end()
+                engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def shots() -> Path:
+    """Where pictures of the page are kept for people to look at."""
+    folder = Path(".cuggu/screenshots").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -208,6 +208,7 @@ def test_probe_leaves_nothing_behind(storage: ObjectStorage) -> None:
 def test_the_disk_has_no_addresses(disk: DiskStorage) -> None:
     disk.put("photos/a/0", JPEG, "image/jpeg")
     assert disk.signed_url("photos/a/0", download_name="wedding.jpg") is None
+    assert disk.public_origin is None
 
 
 def test_files_are_private_and_empty_directories_go(disk: DiskStorage, tmp_path: Path) -> None:
@@ -267,6 +268,7 @@ def test_a_signed_address_is_served_over_plain_http_and_an_unsigned_one_is_not(s
     assert url is not None
     answer = httpx.get(url, trust_env=False)
     assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, JPEG, "image/jpeg")
+    assert url.startswith(f"{s3.public_origin}/")
     assert httpx.get(url.partition("?")[0], trust_env=False).status_code == 403
 
 
@@ -279,8 +281,10 @@ def test_a_download_name_reaches_the_browser(s3: S3Storage) -> None:
 
 
 def test_a_signed_address_says_how_long_and_for_what() -> None:
-    url = S3Storage(s3_settings(None, s3_bucket_name="bkt", media_url_seconds=123)).signed_url("photos/a/0")
+    storage = S3Storage(s3_settings(None, s3_bucket_name="bkt", media_url_seconds=123))
+    url = storage.signed_url("photos/a/0")
     assert url is not None
+    assert storage.public_origin == f"https://bkt.s3.{REGION}.amazonaws.com"
     parts = urlsplit(url)
     query = parse_qs(parts.query)
     assert (parts.scheme, parts.netloc, parts.path) == ("https", f"bkt.s3.{REGION}.amazonaws.com", "/photos/a/0")
@@ -303,6 +307,7 @@ def test_the_environment_cannot_send_us_to_another_server(monkeypatch: pytest.Mo
 def test_a_public_base_url_gives_plain_addresses() -> None:
     storage = S3Storage(s3_settings(None, s3_public_base_url="https://cdn.example.com/x/"))
     assert storage.signed_url("photos/a/0", download_name="a.jpg") == "https://cdn.example.com/x/photos/a/0"
+    assert storage.public_origin == "https://cdn.example.com"
 
 
 def test_an_object_that_cannot_be_deleted_is_reported(s3: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
