@@ -34,6 +34,7 @@ class S3Storage:
             raise ValueError("STORAGE=s3 needs S3_BUCKET_NAME")
         self._bucket = settings.s3_bucket_name
         self._public_base_url = settings.s3_public_base_url
+        self._hosts_per_bucket = settings.s3_endpoint_url is None  # as `_config` has it
         self._url_seconds = settings.media_url_seconds
         key_id, secret = settings.aws_access_key_id, settings.aws_secret_access_key
         # A session of our own: boto3's shared default session must not be used from several threads at once.
@@ -97,10 +98,8 @@ class S3Storage:
     @property
     def public_origin(self) -> str:
         address = urlsplit(self._public_base_url or self._client.meta.endpoint_url)
-        host = address.netloc
-        if self._public_base_url is None and self._client.meta.config.s3["addressing_style"] == "virtual":
-            host = f"{self._bucket}.{host}"
-        return f"{address.scheme}://{host}"
+        bucket = f"{self._bucket}." if self._hosts_per_bucket and self._public_base_url is None else ""
+        return f"{address.scheme}://{bucket}{address.netloc}"
 
     def probe(self) -> None:
         write_read_delete(self)

@@ -1,5 +1,6 @@
 """What the page shows while photos are made: each as it comes, whatever happens to the connection, once and for all."""
 
+import re
 import time
 from pathlib import Path
 from statistics import median
@@ -75,6 +76,34 @@ def test_leaving_and_coming_back_goes_on(visitor: Visitor, page_stack: PageStack
     visitor.page.goto(f"/#/jobs/{job_id}")
     visitor.title("job.title.COMPLETED")
     visitor.stored(4)
+
+
+def test_fingers_turn_and_enlarge_a_photo(visitor: Visitor, page_stack: PageStack) -> None:
+    job = visitor.job(visitor.ask())
+    page_stack.store(job, 0, 1, 2, 3)
+    visitor.title("job.title.COMPLETED")
+    visitor.follow("frame.open", number=1)
+    fingers = visitor.context.new_cdp_session(visitor.page)
+
+    def touch(kind: str, *places: tuple[int, int]) -> None:
+        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", (300, 400))
+    touch("touchMove", (100, 400))
+    touch("touchEnd")
+    visitor.sees(visitor.say("photo.position", number=2, total=4))
+    touch("touchStart", (180, 400), (210, 400))
+    touch("touchMove", (120, 400), (270, 400))
+    picture = visitor.page.get_by_role("dialog").get_by_role("img")
+    expect(picture).to_have_css("transform", re.compile(r"matrix\([2-4]"))
+    touch("touchEnd")
+    visitor.page.keyboard.press("ArrowRight")
+    expect(picture).to_have_css("transform", "none")
+    visitor.page.keyboard.press("Escape")
+    visitor.page.wait_for_url(f"**/#/jobs/{job['id']}")
+    visitor.page.go_back()
+    visitor.title("home.title")
 
 
 def test_a_lost_connection_is_told_and_nothing_is_missed(visitor: Visitor, page_stack: PageStack) -> None:

@@ -3,8 +3,8 @@
 import { word } from "./language.js";
 import { instance, part } from "./template.js";
 
-/** Whether the person says yes; `subject` names the words `subject.question`, `subject.text` and `subject.confirm`. */
-export function confirmed(subject) {
+/** Whether the person says yes before `signal` ends; `subject` names the words `subject.question`, `subject.text` and `subject.confirm`. */
+export function confirmed(subject, signal) {
   const dialog = instance("confirmation").firstElementChild;
   part(dialog, "question").textContent = word(`${subject}.question`);
   part(dialog, "text").textContent = word(`${subject}.text`);
@@ -12,6 +12,7 @@ export function confirmed(subject) {
   document.body.append(dialog);
   dialog.showModal();
   return new Promise((resolve) => {
+    signal.addEventListener("abort", () => dialog.close());
     part(dialog, "confirm").addEventListener("click", () => dialog.close("yes"));
     part(dialog, "back").addEventListener("click", () => dialog.close());
     dialog.addEventListener("close", () => {

@@ -3,6 +3,7 @@
 import { call } from "./api.js";
 import { catalogue } from "./catalogue.js";
 import { count, day, told, word } from "./language.js";
+import { attempt } from "./notice.js";
 import { hasCredits } from "./session.js";
 import { instance, part } from "./template.js";
 
@@ -18,11 +19,13 @@ export async function show(stage, _place, signal) {
   part(root, "empty").hidden = first.jobs.length > 0;
 
   let cursor = add(first);
-  more.addEventListener("click", async () => {
-    const at = list.children.length;
-    cursor = add(await page(cursor, signal));
-    list.children[at].querySelector("a").focus();
-  });
+  more.addEventListener("click", () =>
+    attempt(async () => {
+      const at = list.children.length;
+      cursor = add(await page(cursor, signal));
+      list.children[at].querySelector("a").focus();
+    }),
+  );
 
   function add({ jobs, next_cursor, remaining_credits }) {
     hasCredits(remaining_credits);

@@ -1,6 +1,6 @@
 /** One job from its first second to the light table: what happens, what came of it, and what can be done with it. */
 
-import { Away, call, Refused } from "./api.js";
+import { call } from "./api.js";
 import { go, replace } from "./address.js";
 import { catalogue } from "./catalogue.js";
 import { confirmed } from "./confirmation.js";
@@ -8,7 +8,7 @@ import { follow, isActive } from "./following.js";
 import { frames } from "./frames.js";
 import { count, day, told, word } from "./language.js";
 import { largeView } from "./large-view.js";
-import { announce, notice } from "./notice.js";
+import { announce, attempt, entitle, notice } from "./notice.js";
 import { estimate } from "./remaining.js";
 import { refresh } from "./session.js";
 import { instance, part } from "./template.js";
@@ -33,7 +33,7 @@ export async function show(stage, place, signal) {
   actions();
   render();
   stage.replaceChildren(view);
-  if (place.photo) moved(place);
+  if (place.photo) open(place.photo, () => replace(`#/jobs/${job.id}`));
   if (isActive(job)) live();
   return { moved };
 
@@ -79,9 +79,7 @@ export async function show(stage, place, signal) {
     tick();
     const ticking = setInterval(tick, TICK_MS);
     signal.addEventListener("abort", () => clearInterval(ticking));
-    follow(job.id, changed, connected, signal)
-      .catch(failed)
-      .finally(() => clearInterval(ticking));
+    attempt(() => follow(job.id, changed, connected, signal)).finally(() => clearInterval(ticking));
   }
 
   function changed(become) {
@@ -100,6 +98,7 @@ export async function show(stage, place, signal) {
 
   function ended() {
     const title = word(`job.title.${job.status}`, { count: count(job.progress.done) });
+    entitle(title);
     announce(`${title}. ${job.error?.detail ?? word("job.compare")}`);
     refresh().catch(() => {}); // the count of credits: it is looked at again soon
   }
@@ -110,10 +109,10 @@ export async function show(stage, place, signal) {
 
   function actions() {
     part(root, "cancel").addEventListener("click", async () => {
-      if (await confirmed("job.cancel")) await attempt(async () => changed(await now("POST", "cancel")));
+      if (await confirmed("job.cancel", signal)) await attempt(async () => changed(await now("POST", "cancel")));
     });
     part(root, "delete").addEventListener("click", async () => {
-      if (!(await confirmed("job.delete"))) return;
+      if (!(await confirmed("job.delete", signal))) return;
       await attempt(async () => {
         await call("DELETE", `/jobs/${job.id}`);
         replace("#/history");
@@ -136,32 +135,23 @@ export async function show(stage, place, signal) {
   }
 
   /** The same job under another address: a photo was opened, turned or closed. */
-  function moved({ photo: number }) {
-    const photo = number && job.photos[number - 1];
-    if (!photo?.url) return large?.close();
-    large ??= largeView(style, {
+  function moved({ photo }) {
+    if (photo) open(photo, () => history.back());
+    else large?.close();
+  }
+
+  /** `leave` takes the photo out of the address again. */
+  function open(number, leave) {
+    const photo = job.photos[number - 1];
+    if (!photo.url) return;
+    large ??= largeView(style, signal, {
       turned: ({ slot }) => replace(`#/jobs/${job.id}/${slot + 1}`),
       chosen: choose,
       closed: () => {
         large = null;
-        if (!signal.aborted && location.hash !== `#/jobs/${job.id}`) go(`#/jobs/${job.id}`);
+        if (!signal.aborted && location.hash !== `#/jobs/${job.id}`) leave();
       },
     });
-    signal.addEventListener("abort", () => large?.close());
     large.show(job, photo);
   }
-}
-
-async function attempt(what) {
-  try {
-    await what();
-  } catch (error) {
-    failed(error);
-  }
-}
-
-function failed(error) {
-  if (error instanceof Away) notice(word("away.text"));
-  else if (error instanceof Refused) notice(error.detail);
-  else throw error;
 }

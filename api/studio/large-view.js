@@ -5,10 +5,10 @@ import { pinch } from "./pinch.js";
 import { instance, part } from "./template.js";
 
 /**
- * Open it over the page. `turned` is called with the photo to show next, `chosen` with the one that was chosen, `closed`
+ * Open it over the page until it is closed or `signal` ends. `turned` is called with the photo to show next, `chosen` with the one that was chosen, `closed`
  * when the person has seen enough. Returns `show(job, photo)` and `close()`.
  */
-export function largeView(style, { turned, chosen, closed }) {
+export function largeView(style, signal, { turned, chosen, closed }) {
   const dialog = instance("large").firstElementChild;
   const picture = part(dialog, "picture");
   let photos = [];
@@ -31,6 +31,7 @@ export function largeView(style, { turned, chosen, closed }) {
     dialog.remove();
     closed();
   });
+  signal.addEventListener("abort", () => dialog.close());
   document.body.append(dialog);
   dialog.showModal();
 

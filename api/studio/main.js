@@ -7,7 +7,7 @@ import * as home from "./home.js";
 import * as job from "./job.js";
 import { fillWords, language, speak, word } from "./language.js";
 import * as ledger from "./ledger.js";
-import { notice } from "./notice.js";
+import { attempt, entitle, notice } from "./notice.js";
 import { become, refresh, session, signInByToken, signOut } from "./session.js";
 import * as signIn from "./sign-in.js";
 import { instance, part } from "./template.js";
@@ -42,7 +42,7 @@ async function show({ anew = false } = {}) {
 /** A new page begins at its top and at its heading, for eyes and for screen readers. */
 function settle(quietly) {
   const heading = stage.querySelector("h1");
-  document.title = `${heading.textContent.replace("\n", " ")} · Cuggu`;
+  entitle(heading.textContent);
   if (quietly) return;
   scrollTo(0, 0);
   heading.focus({ preventScroll: true });
@@ -98,13 +98,7 @@ part(masthead, "language").addEventListener("click", () => {
   translate();
   show({ anew: true });
 });
-part(masthead, "sign-out").addEventListener("click", async () => {
-  try {
-    await signOut();
-  } catch (error) {
-    notice(error.detail ?? word("away.text"));
-  }
-});
+part(masthead, "sign-out").addEventListener("click", () => attempt(signOut));
 
 let present = null;
 session.addEventListener("changed", () => {

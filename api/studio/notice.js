@@ -1,4 +1,7 @@
-/** Short news, seen and heard: a line at the foot of the window that goes by itself, and a live region that speaks. */
+/** Short news, seen and heard: a line at the foot of the window, a live region that speaks, the name of the tab. */
+
+import { Away, Refused } from "./api.js";
+import { word } from "./language.js";
 
 const SHOWN_MS = 6000;
 
@@ -16,4 +19,20 @@ export function notice(text) {
 /** For those who cannot see what the others see happen. */
 export function announce(text) {
   document.getElementById("announcement").textContent = text;
+}
+
+/** What the tab is called, where a person may look while they do something else. */
+export function entitle(heading) {
+  document.title = `${heading.replace("\n", " ")} · Cuggu`;
+}
+
+/** Do something that may be refused, and say so if it is. */
+export async function attempt(what) {
+  try {
+    await what();
+  } catch (error) {
+    if (error instanceof Away) notice(word("away.text"));
+    else if (error instanceof Refused) notice(error.detail);
+    else throw error;
+  }
 }

@@ -46,6 +46,10 @@ class SimulatedStorage:
     def signed_url(self, key: str, *, download_name: str | None = None) -> str | None:
         return None
 
+    @property
+    def public_origin(self) -> str | None:
+        return None
+
     def probe(self) -> None:
         """Nothing to try."""
 
