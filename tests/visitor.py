@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Locator, Page, Request, expect
 from tests import photos as pictures
 
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 860}
-PATIENCE_MS = 30_000  # on two cores that many tests share
+PATIENCE_MS = 60_000  # on two cores that many tests share
 _LOCALES = {"ko": "ko-KR", "en": "en-GB"}
 _WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 _axe = Axe()
