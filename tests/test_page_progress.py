@@ -52,7 +52,7 @@ def test_photos_appear_one_by_one_within_half_a_second_and_nothing_moves(
     visitor.title("job.title.COMPLETED")
     visitor.stored(4)
     moved = visitor.page.evaluate(SHIFT)
-    assert moved < 0.05, "the page moved while photos arrived"
+    assert moved < 0.01, "the page moved while photos arrived"
 
 
 def test_leaving_and_coming_back_goes_on(visitor: Visitor, page_stack: PageStack) -> None:
