@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 from PIL import Image
@@ -30,11 +31,11 @@ JOB_SECONDS = 120
 
 @contextmanager
 def running_system(data_dir: Path) -> Iterator[Stack]:
+    data_dir.chmod(0o711)  # under root PostgreSQL has an account of its own, which must get through
     ours = {name.upper() for name in Settings.model_fields}
     environment = {name: value for name, value in os.environ.items() if name.upper() not in ours}
     stack = Stack(data_dir, environment=environment | SETTINGS, processes=("api", "worker", "beat"), port=free_port())
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with chdir(data_dir):
+    with chdir(data_dir):  # where no .env is read
         try:
             stack.start()
             stack.wait_ready()
@@ -115,8 +116,11 @@ def save(picture: Image.Image, name: str, width: int) -> None:
 
 
 def main() -> None:
-    data_dir = Path(".cuggu/screenshots/stack").absolute()
-    with running_system(data_dir) as stack, open_browser(data_dir / "browser.lock") as browser:
+    with (
+        TemporaryDirectory(prefix="cuggu-screenshots-", ignore_cleanup_errors=True) as folder,
+        running_system(Path(folder)) as stack,
+        open_browser(Path(folder) / "browser.lock") as browser,
+    ):
         teach(stack)
         for language in ("ko", "en"):
             save(side_by_side(on_the_phone(browser, stack, language)), f"page-phone-{language}.webp", PHONES_WIDTH)
