@@ -14,6 +14,7 @@ from tests.stack import RunningStack
 from tests.visitor import Visitor
 
 pytestmark = pytest.mark.timeout(300)
+FIRST_VIEW_BYTES = 100_000  # without photos
 
 
 @pytest.mark.parametrize(("phone", "language"), [(True, "ko"), (False, "en")])
@@ -90,3 +91,15 @@ def test_the_whole_story(
         visitor.looks_right("ledger")
         visitor.press("nav.sign-out")
         visitor.title("sign-in.title")
+
+
+def test_the_first_view_weighs_less_than_a_photo(browser: Browser, running_stack: Callable[..., RunningStack]) -> None:
+    with Visitor(browser, running_stack(processes=("api",)).api_url) as visitor:
+        visitor.page.wait_for_load_state("networkidle")
+        weights = {
+            request.url: sum(request.sizes()[part] for part in ("responseHeadersSize", "responseBodySize"))
+            for request in visitor.requests
+            if not request.url.endswith(".webp")
+        }
+    assert len(weights) > 20
+    assert sum(weights.values()) < FIRST_VIEW_BYTES, weights

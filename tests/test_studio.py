@@ -7,16 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser
 
 from api.errors import PROBLEMS
 from api.studio_files import FOLDER, StudioFiles, content_security_policy
 from shared.settings import Settings
 from shared.styles import Style
-from tests.page_stack import PageStack
-from tests.visitor import Visitor
-
-FIRST_VIEW_BYTES = 100_000  # without photos
 
 
 def modules() -> list[Path]:
@@ -114,18 +109,6 @@ async def test_the_page_may_load_nothing_foreign(http: httpx.AsyncClient) -> Non
 def test_photos_may_come_from_exactly_the_host_of_the_storage() -> None:
     policy = content_security_policy("https://bkt.s3.ap-northeast-2.amazonaws.com")
     assert "img-src 'self' blob: https://bkt.s3.ap-northeast-2.amazonaws.com;" in policy
-
-
-def test_the_first_view_weighs_less_than_a_photo(browser: Browser, page_stack: PageStack) -> None:
-    with Visitor(browser, page_stack.api_url) as visitor:
-        visitor.page.wait_for_load_state("networkidle")
-        weights = {
-            request.url: sum(request.sizes()[part] for part in ("responseHeadersSize", "responseBodySize"))
-            for request in visitor.requests
-            if not request.url.endswith(".webp")
-        }
-    assert len(weights) > len(modules())
-    assert sum(weights.values()) < FIRST_VIEW_BYTES, weights
 
 
 def test_it_is_smaller_still_where_the_browser_unpacks(offline_settings: Settings) -> None:
