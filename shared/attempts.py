@@ -13,7 +13,7 @@ from random import SystemRandom
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Float, case, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Float, case, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session, aliased
 
@@ -62,6 +62,31 @@ def begin(session: Session, photo_id: UUID, provider: str, model: str) -> OpenAt
     if attempt is None:
         raise RuntimeError("an attempt just written is not there")
     return attempt
+
+
+def reopen_found(session: Session, photo_id: UUID) -> int | None:
+    """The number of an attempt that may bring this photo after all, open again; None if there is none.
+
+    It was given up for lost, and its prediction found since then: running still, or ended well and closed.
+    """
+    found = (
+        select(Attempt.id)
+        .where(
+            Attempt.photo_id == photo_id,
+            Attempt.prediction_id.is_not(None),
+            Attempt.outcome.in_((AttemptOutcome.LOST, AttemptOutcome.SUCCEEDED)),
+        )
+        .order_by(Attempt.number)
+        .limit(1)
+        .scalar_subquery()
+    )
+    return session.scalar(
+        update(Attempt)
+        .where(Attempt.id == found)
+        .values(outcome=AttemptOutcome.OPEN, ended_at=None, close_due_at=None)
+        .returning(Attempt.number)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def begin_anew(session: Session, attempt_id: UUID) -> None:
@@ -133,10 +158,12 @@ def record_duplicate(session: Session, attempt: OpenAttempt, prediction_id: str)
     return recorded is not None
 
 
-def end(session: Session, attempt_id: UUID, ended: AttemptEnd) -> bool:
-    """Close the attempt's books; False if they were closed before.
+def end(session: Session, attempt_id: UUID, ended: AttemptEnd, *, unwanted: bool = False) -> bool:
+    """Close the attempt's books; False if they were closed before, or are somebody else's to close.
 
-    It is LOST only for as long as no prediction is known: one that was written down meanwhile must not be forgotten.
+    An open attempt is its photo's to end; one that is `unwanted` waits to be closed. What was unwanted may have
+    become its photo's again. It is LOST only for as long as no prediction is known: one that was written down
+    meanwhile must not be forgotten.
     """
     unknown = [Attempt.prediction_id.is_(None)] if ended.outcome is AttemptOutcome.LOST else []
     closed = session.scalar(
@@ -144,7 +171,7 @@ def end(session: Session, attempt_id: UUID, ended: AttemptEnd) -> bool:
         .where(
             Attempt.id == attempt_id,
             *unknown,
-            or_(Attempt.outcome == AttemptOutcome.OPEN, Attempt.close_due_at.is_not(None)),
+            Attempt.close_due_at.is_not(None) if unwanted else Attempt.outcome == AttemptOutcome.OPEN,
         )
         .values(
             outcome=ended.outcome,
@@ -163,28 +190,33 @@ def end(session: Session, attempt_id: UUID, ended: AttemptEnd) -> bool:
 
 
 def close_later(session: Session, attempt_id: UUID, after_seconds: float) -> None:
-    """Have the attempt looked at again, to be closed."""
+    """Have the attempt looked at again, to be closed, unless it is its photo's."""
     session.execute(
         update(Attempt)
-        .where(Attempt.id == attempt_id)
+        .where(Attempt.id == attempt_id, or_(Attempt.outcome != AttemptOutcome.OPEN, Attempt.close_due_at.is_not(None)))
         .values(close_due_at=db_now() + timedelta(seconds=after_seconds))
         .execution_options(synchronize_session=False)
     )
 
 
+def unclosed() -> ColumnElement[bool]:
+    """What `take_unclosed` looks for."""
+    return Attempt.close_due_at <= db_now()
+
+
 def take_unclosed(session: Session, limit: int, again_after_seconds: float) -> Sequence[UUID]:
     """Up to `limit` attempts that wait to be closed; each comes again after `again_after_seconds`."""
-    due = (
+    taken = (
         select(Attempt.id)
-        .where(Attempt.close_due_at <= db_now())
+        .where(unclosed())
         .order_by(Attempt.close_due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
-        .cte("due")
+        .cte("taken")
     )
     return session.scalars(
         update(Attempt)
-        .where(Attempt.id.in_(select(due.c.id)))
+        .where(Attempt.id.in_(select(taken.c.id)))
         .values(close_due_at=db_now() + timedelta(seconds=again_after_seconds))
         .returning(Attempt.id)
         .execution_options(synchronize_session=False)

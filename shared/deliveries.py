@@ -7,9 +7,10 @@ was taken back. Every function joins the caller's transaction.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, func, insert, null, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, func, insert, null, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.database import db_now
@@ -32,28 +33,34 @@ def begin(session: Session, job_id: UUID) -> None:
     session.execute(insert(Delivery).values(job_id=job_id))
 
 
+def due(resend_seconds: float) -> ColumnElement[bool]:
+    """What `take_due` looks for."""
+    return and_(
+        Delivery.status == DeliveryStatus.WAITING,
+        Delivery.next_try_at <= db_now(),
+        or_(Delivery.sent_at.is_(None), Delivery.sent_at <= _sent_before(resend_seconds)),
+    )
+
+
 def take_due(session: Session, at_once: int, resend_seconds: float) -> Sequence[UUID]:
     """Deliveries that are due and that nobody is acting on, longest waiting first; marked as sent.
 
     Together with those that were sent within `resend_seconds` and have not ended their try, about `at_once`: all go to
     one address, and when it hangs it must not hold every thread of the workers.
     """
-    sent_before = db_now() - timedelta(seconds=resend_seconds)
-    waiting = Delivery.status == DeliveryStatus.WAITING
-    on_their_way = session.scalar(select(func.count()).where(waiting, Delivery.sent_at > sent_before)) or 0
-    due = (
+    sent_lately = (Delivery.status == DeliveryStatus.WAITING) & (Delivery.sent_at > _sent_before(resend_seconds))
+    on_their_way = session.scalar(select(func.count()).where(sent_lately)) or 0
+    taken = (
         select(Delivery.id)
-        .where(
-            waiting, Delivery.next_try_at <= db_now(), or_(Delivery.sent_at.is_(None), Delivery.sent_at <= sent_before)
-        )
+        .where(due(resend_seconds))
         .order_by(Delivery.next_try_at)
         .limit(max(0, at_once - on_their_way))
         .with_for_update(skip_locked=True)
-        .cte("due")
+        .cte("taken")
     )
     return session.scalars(
         update(Delivery)
-        .where(Delivery.id.in_(select(due.c.id)))
+        .where(Delivery.id.in_(select(taken.c.id)))
         .values(sent_at=db_now())
         .returning(Delivery.id)
         .execution_options(synchronize_session=False)
@@ -130,3 +137,7 @@ def failed(
         .returning(Delivery.status)
         .execution_options(synchronize_session=False)
     )
+
+
+def _sent_before(resend_seconds: float) -> ColumnElement[Any]:
+    return db_now() - timedelta(seconds=resend_seconds)

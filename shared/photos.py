@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared import attempts, jobs, loose_objects
@@ -108,6 +108,23 @@ def send_again(session: Session, photo_id: UUID) -> None:
     session.execute(
         update(Photo).where(Photo.id == photo_id).values(sent_at=None).execution_options(synchronize_session=False)
     )
+
+
+def resume_found(session: Session, claim: Claim) -> bool:
+    """PENDING -> GENERATING, and due to be collected: an earlier prediction of this photo was found, and is unused.
+
+    False if there is none, and nothing has changed. Raises LeaseLost.
+    """
+    _lock_wanted_job(session, claim)
+    number = attempts.reopen_found(session, claim.photo_id)
+    if number is None:
+        return False
+    _change(
+        session, claim, PhotoStatus.PENDING, status=PhotoStatus.GENERATING, lease_token=None, next_check_at=db_now()
+    )
+    jobs.begin_processing(session, claim.job_id)
+    jobs.record_event(session, claim.job_id, "photo.started", claim.photo_id, slot=claim.slot, attempt=number)
+    return True
 
 
 def open_attempt(session: Session, claim: Claim, provider: str, model: str) -> OpenAttempt:
@@ -216,27 +233,32 @@ def thumbnail_key(claim: Claim, attempt: OpenAttempt) -> str:
     return f"thumbnails/{claim.job_id}/{claim.slot}/{attempt.id}"
 
 
+def due(status: PhotoStatus, resend_seconds: float) -> ColumnElement[bool]:
+    """What `take_due` looks for."""
+    return and_(
+        Photo.status == status,
+        Photo.next_check_at <= db_now(),
+        or_(Photo.sent_at.is_(None), Photo.sent_at <= db_now() - timedelta(seconds=resend_seconds)),
+    )
+
+
 def take_due(session: Session, status: PhotoStatus, limit: int, resend_seconds: float) -> Sequence[UUID]:
     """Up to `limit` photos that nobody is acting on although they are due, longest waiting first; marked as sent.
 
     Safe to run twice at once: each row goes to one caller. What was sent and not acted on comes again after
     `resend_seconds`, because a message may be lost.
     """
-    due = (
+    taken = (
         select(Photo.id)
-        .where(
-            Photo.status == status,
-            Photo.next_check_at <= db_now(),
-            or_(Photo.sent_at.is_(None), Photo.sent_at <= db_now() - timedelta(seconds=resend_seconds)),
-        )
+        .where(due(status, resend_seconds))
         .order_by(Photo.next_check_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
-        .cte("due")  # a plain subquery may be run again for every row, and lock more than `limit`
+        .cte("taken")  # a plain subquery may be run again for every row, and lock more than `limit`
     )
     return session.scalars(
         update(Photo)
-        .where(Photo.id.in_(select(due.c.id)))
+        .where(Photo.id.in_(select(taken.c.id)))
         .values(sent_at=db_now())
         .returning(Photo.id)
         .execution_options(synchronize_session=False)

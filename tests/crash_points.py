@@ -144,7 +144,14 @@ _PORTRAIT: Effects = (
     "limits.count_submission",
 )
 _CLAIM = "commit of photos.claim"
-_DOWNLOAD: Effects = (_CLAIM, "predictor.fetch", "predictor.read_output", "commit of photos.renew", "storage.put")
+_DOWNLOAD: Effects = (
+    _CLAIM,
+    "predictor.fetch",
+    "predictor.read_output",
+    "commit of photos.renew",
+    "storage.put",
+    "storage.put",  # its thumbnail
+)
 _CREATE: Effects = ("predictor.start", "commit of photos.renew")
 _CLOSE_DUE: Effects = ("commit of attempts.take_unclosed", "queue.close_attempts")
 _DUE = "commit of photos.take_due"
@@ -230,18 +237,12 @@ JOURNEYS = {
             "commit of jobs.settle_overdue that settles",
             "log_settlement",
             "notes.tell",
-            _DUE,
-            _DUE,
             *_CLOSE_DUE,
         ),
         ends=JobStatus.PARTIAL,
     ),
-    "sweep photos that nobody starts": Journey(
-        "sweep", _unsent, (_DUE, "queue.start_photos", _DUE, *_CLOSE_DUE)
-    ),
-    "sweep photos that nobody looks at": Journey(
-        "sweep", _last_photo, (_DUE, _DUE, "queue.collect_photos", *_CLOSE_DUE)
-    ),
+    "sweep photos that nobody starts": Journey("sweep", _unsent, (_DUE, "queue.start_photos")),
+    "sweep photos that nobody looks at": Journey("sweep", _last_photo, (_DUE, "queue.collect_photos")),
     "delete what is loose": Journey(
         "delete_loose_objects",
         _something_loose,

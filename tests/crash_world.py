@@ -172,7 +172,7 @@ class World:
     def pass_time(self) -> None:
         """All leases end, all waits are over, all messages were lost, and what is loose is due."""
         self.sql("UPDATE photos SET next_check_at = now() - interval '1 s', sent_at = NULL")
-        self.sql("UPDATE attempts SET created_at = least(created_at, now() - interval '60 s')")
+        self.sql("UPDATE attempts SET created_at = least(created_at, now() - interval '120 s')")
         self.sql("UPDATE attempts SET submitted_at = created_at WHERE submitted_at IS NOT NULL")
         self.sql("UPDATE attempts SET close_due_at = now() WHERE close_due_at IS NOT NULL")
         self.sql("UPDATE loose_objects SET delete_after = now()")
@@ -198,7 +198,8 @@ class World:
         ]
         assert offences == []
         promised = {f"portraits/{portrait_id}" for portrait_id in self.column("SELECT portrait_id FROM jobs")}
-        promised |= set(self.column("SELECT object_key FROM photos WHERE status = 'STORED'"))
+        for kind in ("object_key", "thumbnail_key"):
+            promised |= set(self.column(f"SELECT {kind} FROM photos WHERE {kind} IS NOT NULL"))
         assert {found.key for found in self.storage.list("")} == promised
         seeds = set(self.column("SELECT seed FROM attempts"))
         made = [entry for entry in replicate.book("predictions") if entry["seed"] in seeds]

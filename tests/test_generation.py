@@ -401,6 +401,48 @@ def test_a_create_that_arrives_after_its_attempt_was_given_up_is_stopped_and_boo
     ]
 
 
+def test_a_prediction_that_was_found_too_late_becomes_the_photo_if_none_else_is_on_its_way(world: World) -> None:
+    """The one ordered in its place was lost as well: before a third is paid for, the first is used."""
+    world.predictor.starts.extend([Unknown("timed out")] * 2)
+    world.generation.start(world.photo_ids[0])
+    world.pass_time(60)
+    world.generation.collect(world.photo_ids[0])
+    world.pass_time(10)
+    world.generation.start(world.photo_ids[0])
+    late = world.predictor.create(world.predictor.orders[0])
+    world.run()
+    assert world.job == ("COMPLETED", None, 4)
+    assert len(world.predictor.predictions) == 4, "a photo was paid for although one was there"
+    assert world.predictor.canceled == []
+    assert world.sql(f"SELECT outcome, cost, close_due_at FROM attempts WHERE prediction_id = '{late.id}'") == [
+        ("SUCCEEDED", Decimal("0.0400"), None)
+    ]
+
+
+def test_who_closes_an_attempt_leaves_it_alone_once_it_is_its_photos_again(world: World) -> None:
+    world.predictor.starts.append(Unknown("timed out"))
+    world.generation.start(world.photo_ids[0])
+    world.pass_time(60)
+    world.generation.collect(world.photo_ids[0])
+    world.pass_time(60)
+    late = world.predictor.create(world.predictor.orders[0])
+    ((attempt_id,),) = world.sql("SELECT id FROM attempts")
+    world.closing.close(attempt_id)  # finds it
+    cancel = world.predictor.cancel
+
+    def meanwhile(prediction_id: str) -> Any:
+        world.generation.start(world.photo_ids[0])
+        return cancel(prediction_id)
+
+    world.predictor.cancel = meanwhile  # type: ignore[method-assign]
+    world.closing.close(attempt_id)
+    assert world.sql("SELECT outcome, close_due_at FROM attempts") == [("OPEN", None)]
+    world.predictor.fetches.append(lambda _: cancel(late.id))
+    world.run()
+    assert world.job == ("COMPLETED", None, 4)
+    money_is_right(world.engine)
+
+
 def test_of_two_predictions_of_one_attempt_the_younger_is_stopped_and_booked(world: World) -> None:
     world.predictor.starts.append(Unknown("timed out"))
     world.generation.start(world.photo_ids[0])

@@ -335,8 +335,9 @@ def test_a_late_answer_to_a_lost_attempt_is_closed_and_not_forgotten(engine: Eng
         assert not attempts.record_prediction(session, attempt.id, "later"), "an attempt has one prediction"
         assert list(attempts.take_unclosed(session, 10, 30)) == [attempt.id]
         end = AttemptEnd(AttemptOutcome.CANCELED, cost_usd=Decimal("0.04"))
-        assert attempts.end(session, attempt.id, end)
-        assert not attempts.end(session, attempt.id, end)
+        assert not attempts.end(session, attempt.id, end), "it is not open any more"
+        assert attempts.end(session, attempt.id, end, unwanted=True)
+        assert not attempts.end(session, attempt.id, end, unwanted=True)
     with engine.connect() as connection:
         row = connection.execute(text("SELECT outcome, prediction_id, cost FROM attempts")).one()
     assert tuple(row) == ("CANCELED", "late", Decimal("0.0400"))

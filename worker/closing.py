@@ -40,7 +40,7 @@ class Closing:
             with self.sessions.begin() as session:
                 if isinstance(end, NotYet):
                     attempts.close_later(session, attempt_id, max(end.after_seconds, CLOSE_AGAIN_SECONDS))
-                elif attempts.end(session, attempt_id, end):
+                elif attempts.end(session, attempt_id, end, unwanted=True):
                     log.info("attempt.closed", outcome=end.outcome, cost_usd=str(end.cost_usd))
 
     def _stop(self, attempt: OpenAttempt) -> AttemptEnd | NotYet:

@@ -103,6 +103,9 @@ class Generation:
             log.info("photo.postponed", reason=wait.reason, after_seconds=wait.after_seconds)
             return
         with self.sessions.begin() as session:
+            if photos.resume_found(session, claim):
+                log.info("prediction.resumed")
+                return
             attempt = photos.open_attempt(session, claim, self.predictor.name, self.predictor.model)
         try:
             answer = self.predictor.start(self._order(claim, attempt))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from uuid import UUID
 
 import structlog
+from sqlalchemy import Row, exists, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from shared import attempts, deliveries, jobs, loose_objects, photos
@@ -44,15 +45,20 @@ def sweep(sessions: sessionmaker[Session], queue: JobQueue, notes: ChangeNotes, 
     for job_id in overdue:
         with _going_on(f"job {job_id}"):
             _settle_overdue(sessions, notes, job_id)
-    with _going_on("start"):
-        _send_due(sessions, queue, settings, PhotoStatus.PENDING, START_QUEUE, queue.start_photos)
-    with _going_on("collect"):
-        _send_due(sessions, queue, settings, PhotoStatus.GENERATING, COLLECT_QUEUE, queue.collect_photos)
-    with _going_on("unclosed attempts"):
-        with sessions.begin() as session:
-            unclosed = attempts.take_unclosed(session, ATTEMPTS_PER_SWEEP, CLOSE_RESEND_SECONDS)
-        queue.close_attempts(unclosed)
-    if settings.site_webhook_url is not None:
+    with sessions() as session:
+        to_start, to_collect, to_close, to_deliver = _what_is_due(session, settings)
+    if to_start:
+        with _going_on("start"):
+            _send_due(sessions, queue, settings, PhotoStatus.PENDING, START_QUEUE, queue.start_photos)
+    if to_collect:
+        with _going_on("collect"):
+            _send_due(sessions, queue, settings, PhotoStatus.GENERATING, COLLECT_QUEUE, queue.collect_photos)
+    if to_close:
+        with _going_on("unclosed attempts"):
+            with sessions.begin() as session:
+                unclosed = attempts.take_unclosed(session, ATTEMPTS_PER_SWEEP, CLOSE_RESEND_SECONDS)
+            queue.close_attempts(unclosed)
+    if to_deliver and settings.site_webhook_url is not None:
         with _going_on("deliveries"):
             with sessions.begin() as session:
                 due = deliveries.take_due(session, DELIVERIES_AT_ONCE, settings.resend_seconds)
@@ -69,6 +75,21 @@ def delete_loose_objects(sessions: sessionmaker[Session], storage: ObjectStorage
     with sessions.begin() as session:
         loose_objects.forget(session, keys)
     log.info("objects.deleted", count=len(keys))
+
+
+def _what_is_due(session: Session, settings: Settings) -> Row[bool, bool, bool, bool]:
+    """Whether there are photos to start, photos to collect, attempts to close, deliveries to make.
+
+    One read for all: of the looks of a day nearly all find nothing, and a transaction that writes costs more.
+    """
+    return session.execute(
+        select(
+            exists().where(photos.due(PhotoStatus.PENDING, settings.resend_seconds)),
+            exists().where(photos.due(PhotoStatus.GENERATING, settings.resend_seconds)),
+            exists().where(attempts.unclosed()),
+            exists().where(deliveries.due(settings.resend_seconds)),
+        )
+    ).one()
 
 
 def _settle_overdue(sessions: sessionmaker[Session], notes: ChangeNotes, job_id: UUID) -> None:
