@@ -71,7 +71,7 @@ def simulation_settings(url: str) -> Settings:
         database_url=url,
         redis_url="redis://127.0.0.1:1/0",
         check_interval_seconds=6.0,
-        job_deadline_seconds=240,
+        job_deadline_seconds=150,
     )
 
 

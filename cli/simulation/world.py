@@ -29,7 +29,7 @@ from worker import sweeper
 from worker.closing import Closing
 from worker.generation import Generation
 
-FAULTS_SECONDS = 240.0  # then the weather is calm, and everything must come to its end
+FAULTS_SECONDS = 150.0  # then the weather is calm, and everything must come to its end
 END_SECONDS = FAULTS_SECONDS + 7200.0
 SWEEP_SECONDS = 2.0
 NESTING_MAX = 2  # processes that wait or stand still inside each other
