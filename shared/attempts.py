@@ -83,7 +83,7 @@ def reopen_found(session: Session, photo_id: UUID) -> int | None:
     return session.scalar(
         update(Attempt)
         .where(Attempt.id == found)
-        .values(outcome=AttemptOutcome.OPEN, ended_at=None, close_due_at=None)
+        .values(outcome=AttemptOutcome.OPEN, error_code=None, ended_at=None, close_due_at=None)
         .returning(Attempt.number)
         .execution_options(synchronize_session=False)
     )
@@ -116,16 +116,19 @@ def record_prediction(session: Session, attempt_id: UUID, prediction_id: str) ->
     """Write down which prediction this attempt is paying for; False if it, or another attempt, has one already.
 
     This is a fact and not a right, so it is taken from a worker without a lease too. An attempt that was given up
-    for lost meanwhile becomes one to be closed, so that what it costs is stopped and booked.
+    for lost meanwhile becomes one to be closed, so that what it costs is stopped and booked: as a duplicate, because
+    another was ordered in its place.
     """
     taken = select(Attempt.id).where(Attempt.prediction_id == prediction_id).exists()
+    lost = Attempt.outcome == AttemptOutcome.LOST
     recorded = session.scalar(
         update(Attempt)
         .where(Attempt.id == attempt_id, Attempt.prediction_id.is_(None), ~taken)
         .values(
             prediction_id=prediction_id,
             submitted_at=db_now(),
-            close_due_at=case((Attempt.outcome == AttemptOutcome.LOST, db_now()), else_=Attempt.close_due_at),
+            close_due_at=case((lost, db_now()), else_=Attempt.close_due_at),
+            error_code=case((lost, DUPLICATE), else_=Attempt.error_code),
         )
         .returning(Attempt.id)
         .execution_options(synchronize_session=False)

@@ -396,8 +396,8 @@ def test_a_create_that_arrives_after_its_attempt_was_given_up_is_stopped_and_boo
     world.run()
     assert world.job == ("COMPLETED", None, 4)
     assert world.predictor.canceled == [late.id]
-    assert world.sql(f"SELECT outcome, cost FROM attempts WHERE prediction_id = '{late.id}'") == [
-        ("CANCELED", Decimal("0.0400"))
+    assert world.sql(f"SELECT outcome, error_code, cost FROM attempts WHERE prediction_id = '{late.id}'") == [
+        ("CANCELED", "duplicate", Decimal("0.0400"))
     ]
 
 
@@ -414,8 +414,8 @@ def test_a_prediction_that_was_found_too_late_becomes_the_photo_if_none_else_is_
     assert world.job == ("COMPLETED", None, 4)
     assert len(world.predictor.predictions) == 4, "a photo was paid for although one was there"
     assert world.predictor.canceled == []
-    assert world.sql(f"SELECT outcome, cost, close_due_at FROM attempts WHERE prediction_id = '{late.id}'") == [
-        ("SUCCEEDED", Decimal("0.0400"), None)
+    assert world.sql(f"SELECT outcome, error_code, cost FROM attempts WHERE prediction_id = '{late.id}'") == [
+        ("SUCCEEDED", None, Decimal("0.0400"))
     ]
 
 

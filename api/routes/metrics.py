@@ -61,7 +61,9 @@ class _Figures(Collector):
             "cuggu_attempts_lost", "Attempts whose create call was never answered, nothing found", row["lost"]
         )
         yield CounterMetricFamily(
-            "cuggu_duplicate_predictions", "Second predictions of one attempt, found and canceled", row["duplicates"]
+            "cuggu_duplicate_predictions",
+            "Predictions ordered twice for one photo, found late and stopped",
+            row["duplicates"],
         )
         yield CounterMetricFamily(
             "cuggu_duplicate_predictions_cost_usd", "What they have cost, as booked", row["duplicates_cost"]
