@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+import structlog
 
 from shared.settings import Settings
 from tests.servers import TEMPLATE, Servers, join_run, leave_run, locked, running_servers
@@ -31,12 +32,23 @@ _stacks = pytest.StashKey["list[RunningStack]"]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _cache_no_logger()
     if not hasattr(config, "workerinput"):
         # Not below pytest's own directory, which is closed to the account that PostgreSQL runs as under root.
         run_dir = Path(tempfile.mkdtemp(prefix="cuggu-tests-"))
         run_dir.chmod(0o711)
         os.environ[RUN_DIR] = str(run_dir)  # for the xdist workers, which are our children
     config.stash[_users] = join_run(Path(os.environ[RUN_DIR]))
+
+
+def _cache_no_logger() -> None:
+    """A logger that keeps what the first application of a test process configured is heard by no later test."""
+    configure = structlog.configure
+
+    def without_cache(**options: Any) -> None:
+        configure(**{**options, "cache_logger_on_first_use": False})
+
+    structlog.configure = without_cache
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

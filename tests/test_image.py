@@ -69,7 +69,8 @@ def run_until(image: Image, tmp_path: Path) -> Iterator[Callable[..., None]]:
 
     yield start
     for child in children:
-        end_child(child, signal.SIGTERM, 20)
+        os.killpg(child.pid, signal.SIGKILL)  # with what its shell started, which would outlive the shell
+        child.wait()
 
 
 def test_production_packages_alone_carry_every_role_with_vendors(image: Image) -> None:
