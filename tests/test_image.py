@@ -1,5 +1,6 @@
 """The Dockerfile's steps, performed in a clean folder: what comes out must migrate, serve, work and be watched."""
 
+import os
 import shutil
 import signal
 import time
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 import yaml
 
-from cli.processes import end_child, free_port, start_child
+from cli.processes import free_port, start_child
 from tests.image import PROJECT, Image, perform
 
 START_SECONDS = 60
