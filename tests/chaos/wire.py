@@ -94,7 +94,7 @@ class Wire:
         try:
             await asyncio.gather(self._pump(line, reader, to_server, answers=False),
                                  self._pump(line, from_server, writer, answers=True))  # fmt: skip
-        except OSError:
+        except (OSError, RuntimeError):  # the second is uvloop's, for writing to what was cut meanwhile
             pass
         finally:
             line.abort()
