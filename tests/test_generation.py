@@ -457,6 +457,21 @@ def test_of_two_predictions_of_one_attempt_the_younger_is_stopped_and_booked(wor
     ]
 
 
+def test_a_worker_that_has_lost_its_photo_writes_down_what_it_paid_for(world: World) -> None:
+    start = world.predictor.start
+
+    def slowly(order: Any) -> Any:
+        answer = start(order)
+        world.pass_time(60)
+        with Session(world.engine) as session, session.begin():
+            assert claim(session, order.photo_id, PhotoStatus.GENERATING, 60) is not None, "by another worker"
+        return answer
+
+    world.predictor.start = slowly  # type: ignore[method-assign]
+    world.generation.start(world.photo_ids[0])
+    assert world.sql("SELECT prediction_id FROM attempts") == [("prediction-0",)]
+
+
 def test_a_worker_that_lost_its_photo_before_paying_does_not_pay(world: World) -> None:
     read = DiskStorage.get
 

@@ -233,7 +233,7 @@ MUTANTS = (
         "worker/generation.py",
         "self.predictor.find(attempt.id, attempt.seed, attempt.created_at)",
         "[]",
-        f"{_CRASH}[start: after predictor.start]",
+        SIMULATION,
     ),
     Mutant(
         "whatever prediction a webhook names is taken for ours",
@@ -257,7 +257,7 @@ MUTANTS = (
         "worker/generation.py",
         "attempts.record_prediction(session, attempt.id, prediction.id)",
         "photos.renew(session, claim, 1) or attempts.record_prediction(session, attempt.id, prediction.id)",
-        SIMULATION,
+        "tests/test_generation.py::test_a_worker_that_has_lost_its_photo_writes_down_what_it_paid_for",
     ),
     Mutant(
         "a create is repeated by the wire",
