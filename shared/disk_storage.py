@@ -95,10 +95,12 @@ class DiskStorage:
 
     def _move_into_place(self, written: Path, path: Path) -> None:
         for tries_left in reversed(range(PUT_TRIES)):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 written.replace(path)
-            except FileNotFoundError:  # a delete has just removed the empty directory under us
+            except (FileNotFoundError, FileExistsError):
+                # A delete beside us has just removed an empty directory: before the move, or (FileExistsError)
+                # between mkdir's refusal and pathlib's look at what was in its way.
                 if not tries_left:
                     raise
             else:
