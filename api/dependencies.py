@@ -24,6 +24,7 @@ from api.submission import Submitter
 from api.upload import Submission, receive_submission
 from api.webhook_verifier import WebhookVerifier
 from shared.errors import Unauthorized
+from shared.metrics import refusals_counted
 from shared.queue import JobQueue
 from shared.settings import Settings
 from shared.storage import ObjectStorage
@@ -114,7 +115,8 @@ LanguageDep = Annotated[str, Depends(language)]
 
 async def submission(request: Request, parts: PartsDep, _user: UserDep) -> Submission:
     """The form, read only once it is known whose it is."""
-    return await receive_submission(request, parts.settings.upload_max_bytes)
+    with refusals_counted():
+        return await receive_submission(request, parts.settings.upload_max_bytes)
 
 
 SubmissionDep = Annotated[Submission, Depends(submission)]

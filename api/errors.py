@@ -12,12 +12,11 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.database import PASSING_FAULTS
 from shared.errors import Refusal, Unavailable
 
 # A database that restarts, or a pool that is exhausted, is back within this more often than not.
@@ -176,8 +175,7 @@ def install_error_renderer(app: FastAPI, other_forms: Mapping[str, Renderer]) ->
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(ClientDisconnect, client_left)
-    # A connection refused or lost, a statement or a lock that took too long; a pool with nothing to lend.
-    for away in (OperationalError, InterfaceError, PoolTimeout):
+    for away in PASSING_FAULTS:
         app.add_exception_handler(away, database_away)
     app.add_middleware(Crashes, render=render)
 

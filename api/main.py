@@ -13,21 +13,24 @@ from api.errors import install_error_renderer
 from api.eta import Durations
 from api.faces import open_face_checker
 from api.live_events import LiveEvents
+from api.observed_requests import ObservedRequests
 from api.rate_limit import RateLimits
 from api.readiness import DatabaseProbe
 from api.redis_guard import RedisGuard, impatient_redis
 from api.remembered_faces import RememberedFaces
-from api.request_id import RequestId
 from api.routes import downloads, health, jobs, me, media, metrics, plan, session, studio, styles, webhooks
 from api.session_cookie import SessionCookie
 from api.studio_files import StudioFiles
 from api.submission import Submitter
 from api.webhook_verifier import WebhookVerifier
 from shared.database import make_async_engine
+from shared.metrics import forget_dead_processes
+from shared.observed_storage import ObservedStorage
 from shared.queue import JobQueue, make_celery
 from shared.settings import Settings, get_settings
 from shared.storage import open_storage
 from shared.telemetry import configure_logging
+from shared.tracing import configure_tracing
 
 DESCRIPTION = """One portrait in, four wedding photos out.
 
@@ -45,6 +48,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or get_settings()
     configure_logging(settings)
+    configure_tracing("cuggu-api")
+    forget_dead_processes()
     app = FastAPI(
         title="Cuggu photos",
         description=DESCRIPTION,
@@ -54,7 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in (jobs, downloads, media, me, session, styles, plan, webhooks, health, metrics, studio):
         app.include_router(module.router)
     install_error_renderer(app, {plan.PREFIX: plan.plan_error})
-    app.add_middleware(RequestId)  # last, and so around all that is there already
+    app.add_middleware(ObservedRequests)  # last, and so around all that is there already
     return app
 
 
@@ -78,7 +83,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         face_checker = open_face_checker(settings)
         closing.push_async_callback(face_checker.close)
         limits = RateLimits(settings, redis, guard)
-        storage = open_storage(settings)
+        storage = ObservedStorage(open_storage(settings), settings.storage)
         queue = JobQueue(make_celery(settings), settings.redis_url)
         app.state.parts = Parts(
             settings=settings,

@@ -1,9 +1,13 @@
 """Face verdicts remembered by the picture's hash, so that trying another style with one portrait asks once."""
 
+import time
+
 from redis.asyncio import Redis
 
 from api.faces import FaceChecker, FaceVerdict
 from api.redis_guard import RedisGuard
+from shared.metrics import FACE_CHECKS
+from shared.tracing import span
 
 
 class RememberedFaces:
@@ -28,6 +32,16 @@ class RememberedFaces:
         known = await self._guard.ask("face.recall", recall, None)
         if known is not None:
             return FaceVerdict(known.decode() if isinstance(known, bytes) else known)
-        verdict = await self._checker.check(jpeg, width, height)
+        verdict = await self._look(jpeg, width, height)
         await self._guard.ask("face.remember", remember, None)
         return verdict
+
+    async def _look(self, jpeg: bytes, width: int, height: int) -> FaceVerdict:
+        outcome, began = "unavailable", time.perf_counter()
+        try:
+            with span("face.check", "client"):
+                verdict = await self._checker.check(jpeg, width, height)
+            outcome = verdict.value.lower()
+            return verdict
+        finally:
+            FACE_CHECKS.labels(outcome).observe(time.perf_counter() - began)

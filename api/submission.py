@@ -28,10 +28,12 @@ from shared.errors import (
     PortraitDeleted,
     Refusal,
 )
+from shared.metrics import SUBMISSIONS, refusals_counted
 from shared.models import Job, User
 from shared.queue import JobQueue
 from shared.settings import Settings
 from shared.storage import ObjectNotFound, ObjectStorage
+from shared.tracing import traceparent
 
 # Decoding a large portrait takes 100 ms to 700 ms of processor time: two at once keep the polls of others quick.
 DECODERS = 2
@@ -73,6 +75,12 @@ class Submitter:
         Raises:
             Refusal: of any kind that the HTTP contract lists for a submission; nothing was charged.
         """
+        with refusals_counted():
+            submitted = await self._submit(user_id, submission)
+        SUBMISSIONS.labels("replayed" if submitted.replayed else "accepted").inc()
+        return submitted
+
+    async def _submit(self, user_id: UUID, submission: Submission) -> Submitted:
         fingerprint = await to_thread.run_sync(_fingerprint, submission)  # of up to 10 MB: tens of milliseconds
         replayed = await self._earlier(user_id, submission.idempotency_key, fingerprint)
         if replayed is not None:
@@ -168,6 +176,8 @@ class Submitter:
             request_fingerprint=fingerprint,
             deadline_seconds=self._settings.job_deadline_seconds,
             delivery_wanted=self._settings.site_webhook_url is not None,
+            request_id=structlog.contextvars.get_contextvars().get("request_id"),
+            traceparent=traceparent(),
         )
         try:
             # As late as a step that needs no transaction can be: a refusal or an outage before it used nothing up.

@@ -11,6 +11,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 
 from api.redis_guard import RedisGuard
 from shared.errors import Unauthorized
+from shared.metrics import WEBHOOKS
 
 # Twice the tolerance of the signature's time (300 s, to either side), and a minute for processes whose clocks differ:
 # after that a replay is refused for its age.
@@ -44,6 +45,7 @@ class WebhookVerifier:
             except (WebhookVerificationError, ValueError):  # the second for headers that are not even well formed
                 continue
             return headers["webhook-id"]
+        WEBHOOKS.labels("refused").inc()
         log.warning("webhook.refused", size_bytes=len(body))
         raise Unauthorized
 

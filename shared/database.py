@@ -5,9 +5,13 @@ import asyncio
 import psycopg
 from sqlalchemy import DateTime, Engine, create_engine, func
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.sql.functions import Function
 
+# A connection refused or lost, a statement or a lock that took too long; a pool with nothing to lend. It passes.
+PASSING_FAULTS = (OperationalError, InterfaceError, PoolTimeout)
 # A database that does not answer is noticed within this; the kernel's own limit is minutes.
 CONNECT_TIMEOUT_SECONDS = 3
 # No statement of ours is slow; one that is would hold row locks that others wait for.

@@ -43,6 +43,8 @@ class NewJob:
     request_fingerprint: str
     deadline_seconds: int
     delivery_wanted: bool  # whether the site is told of the end
+    request_id: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Settlement:
     error_code: str | None
     stored: int
     refunded_to: int | None
+    request_id: str | None  # of the job's submission
 
 
 def accept(session: Session, new: NewJob) -> Accepted | None:
@@ -79,6 +82,8 @@ def accept(session: Session, new: NewJob) -> Accepted | None:
             idempotency_key=new.idempotency_key,
             request_fingerprint=new.request_fingerprint,
             delivery_wanted=new.delivery_wanted,
+            request_id=new.request_id,
+            traceparent=new.traceparent,
             deadline_at=db_now() + timedelta(seconds=new.deadline_seconds),
         )
         .on_conflict_do_nothing(index_elements=[Job.user_id, Job.idempotency_key])
@@ -262,4 +267,4 @@ def _settle(
     )
     if job.delivery_wanted:
         deliveries.begin(session, job.id)
-    return Settlement(job.id, status, error_code, stored, refunded_to)
+    return Settlement(job.id, status, error_code, stored, refunded_to, job.request_id)

@@ -160,6 +160,9 @@ class Job(Base):
     request_fingerprint: Mapped[str]  # sha256 over picture, style and role
     # Whether the site is told of the end. Known from the start, so that nobody who settles the job can forget it.
     delivery_wanted: Mapped[bool] = mapped_column(server_default=false())
+    # Of the submission, for the log lines and the trace of every later step.
+    request_id: Mapped[str | None]
+    traceparent: Mapped[str | None]
     selected_photo_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("photos.id", name="fk_jobs_selected_photo_id_photos", use_alter=True)
     )
@@ -215,7 +218,7 @@ class Attempt(Base):
         # Two workers can never both be about to pay for one photo.
         Index("uq_attempts_one_open", "photo_id", unique=True, postgresql_where=text("outcome = 'OPEN'")),
         Index("ix_attempts_unclosed", "close_due_at", postgresql_where=text("close_due_at IS NOT NULL")),
-        # What is counted over the whole history (api/routes/metrics.py).
+        # What is counted over the whole history (shared/figures.py).
         Index("ix_attempts_lost", "ended_at", postgresql_where=text("outcome = 'LOST'")),
         Index("ix_attempts_duplicate", "cost", postgresql_where=text("error_code = 'duplicate'")),
         CheckConstraint("(outcome = 'OPEN') = (ended_at IS NULL)", name="ended_at_when_ended"),

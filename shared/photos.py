@@ -18,6 +18,7 @@ from shared.attempts import AttemptEnd, OpenAttempt
 from shared.database import db_now
 from shared.jobs import Settlement
 from shared.models import ACTIVE_JOB, Attempt, AttemptOutcome, Job, Photo, PhotoStatus
+from shared.origin import Origin
 
 LATE_LOOK_SECONDS = 60.0
 
@@ -38,6 +39,7 @@ class Claim:
     style: str
     role: str | None
     portrait_id: UUID
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,22 @@ def claim(
             Job.status.in_(ACTIVE_JOB),
         )
         .values(lease_token=token, next_check_at=_in(lease_seconds), sent_at=None)
-        .returning(Photo.job_id, Job.user_id, Photo.slot, Job.style, Job.role, Job.portrait_id)
+        .returning(
+            Photo.job_id,
+            Job.user_id,
+            Photo.slot,
+            Job.style,
+            Job.role,
+            Job.portrait_id,
+            Job.request_id,
+            Job.traceparent,
+        )
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if row is None:
         return None
-    return Claim(photo_id, row.job_id, row.user_id, row.slot, token, row.style, row.role, row.portrait_id)
+    origin = Origin(row.job_id, row.request_id, row.traceparent)
+    return Claim(photo_id, row.job_id, row.user_id, row.slot, token, row.style, row.role, row.portrait_id, origin)
 
 
 def renew(session: Session, claim: Claim, lease_seconds: float) -> None:

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     public_url: str = Field("http://127.0.0.1:8000", description="This API as the outside world reaches it")
     log_format: Literal["console", "json"] = Field("console", description="console to read, json to collect")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    metrics_token: SecretStr | None = Field(
+        None, description="the API's /metrics then asks for it as a bearer token; unset: let your proxy close it"
+    )
 
     # --- Who the users are
     auth_mode: Literal["development", "jwt"] = Field(

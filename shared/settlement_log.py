@@ -1,8 +1,9 @@
-"""How a job ended, said once and in one way by whoever settled it: a worker, the sweep, or its user who canceled."""
+"""How a job ended, said and counted once by whoever settled it: a worker, the sweep, or its user who canceled."""
 
 import structlog
 
 from shared.jobs import Settlement
+from shared.metrics import JOBS_ENDED, REFUNDS
 from shared.models import JobStatus
 
 log = structlog.get_logger()
@@ -10,6 +11,9 @@ log = structlog.get_logger()
 
 def log_settlement(settlement: Settlement) -> None:
     """To be called after the commit."""
+    JOBS_ENDED.labels(settlement.status.value).inc()
+    if settlement.refunded_to is not None:
+        REFUNDS.labels(settlement.status.value).inc()
     level = {JobStatus.FAILED: log.error, JobStatus.PARTIAL: log.warning}.get(settlement.status, log.info)
     level(
         f"job.{settlement.status.lower()}",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
+from shared.metrics import BUDGET_WAITS
 from worker.predictor import Gone, Never, NotYet, Prediction, PredictionOrder, Predictor, RequestKind, Unknown
 from worker.provider_budget import ProviderBudget
 
@@ -85,7 +86,10 @@ class BudgetedPredictor:
 
     def _refusal(self, kind: RequestKind, user_id: UUID | None = None) -> NotYet | None:
         wait_seconds = self._budget.take(kind, user_id)
-        return NotYet(wait_seconds, REASON) if wait_seconds > 0 else None
+        if wait_seconds <= 0:
+            return None
+        BUDGET_WAITS.labels(kind).observe(wait_seconds)
+        return NotYet(wait_seconds, REASON)
 
 
 class _Grants(threading.local):

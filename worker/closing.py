@@ -6,12 +6,13 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from shared import attempts
+from shared import attempts, origin
 from shared.attempts import AttemptEnd, OpenAttempt
 from shared.models import AttemptOutcome
 from shared.photos import LATE_LOOK_SECONDS
+from shared.queue import MAINTENANCE_QUEUE
 from shared.settings import Settings
-from worker.generation import adopt, attempt_end
+from worker.generation import adopt, attempt_end, count_attempt
 from worker.predictor import Gone, NotYet, Prediction, PredictionState, Predictor
 
 CLOSE_AGAIN_SECONDS = 5.0
@@ -33,15 +34,21 @@ class Closing:
         """Stop a prediction that nobody waits for any more, and book what it cost."""
         with self.sessions() as session:
             attempt = attempts.find_unclosed(session, attempt_id)
-        if attempt is None:
-            return
-        with structlog.contextvars.bound_contextvars(photo_id=str(attempt.photo_id), attempt_id=str(attempt_id)):
+            if attempt is None:
+                return
+            from_where = origin.of_photo(session, attempt.photo_id)
+        with origin.going_on(
+            from_where, "close_attempt", MAINTENANCE_QUEUE, photo_id=attempt.photo_id, attempt_id=attempt_id
+        ):
             end = self._stop(attempt)
             with self.sessions.begin() as session:
                 if isinstance(end, NotYet):
                     attempts.close_later(session, attempt_id, max(end.after_seconds, CLOSE_AGAIN_SECONDS))
-                elif attempts.end(session, attempt_id, end, unwanted=True):
-                    log.info("attempt.closed", outcome=end.outcome, cost_usd=str(end.cost_usd))
+                    return
+                closed = attempts.end(session, attempt_id, end, unwanted=True)
+            if closed:
+                count_attempt(self.predictor.model, end)
+                log.info("attempt.closed", outcome=end.outcome, cost_usd=str(end.cost_usd))
 
     def _stop(self, attempt: OpenAttempt) -> AttemptEnd | NotYet:
         """How the unwanted prediction ended."""

@@ -19,9 +19,12 @@ from shared.attempts import AttemptEnd, OpenAttempt
 from shared.change_notes import ChangeNotes
 from shared.errors import StorageUnavailable
 from shared.jobs import Settlement, portrait_key
+from shared.metrics import ATTEMPTS, ATTEMPTS_COST, CREATES_UNANSWERED
 from shared.models import AttemptOutcome, PhotoStatus
+from shared.origin import going_on
 from shared.photo_file import InvalidPhoto, PhotoFile, prepare_photo
 from shared.photos import Claim, LeaseLost, StoredFile, photo_key, thumbnail_key
+from shared.queue import COLLECT_QUEUE, START_QUEUE
 from shared.settings import Settings
 from shared.settlement_log import log_settlement
 from shared.storage import ObjectNotFound, ObjectStorage
@@ -62,7 +65,7 @@ class Generation:
         """Begin a prediction for a photo that waits for one."""
         claim = self._claim(photo_id, PhotoStatus.PENDING)
         if claim is not None:
-            with self._step("start", claim):
+            with self._step("start_photo", START_QUEUE, claim):
                 self._start(claim)
 
     def collect(self, photo_id: UUID, *, hinted: bool = False, named: str | None = None) -> None:
@@ -72,7 +75,7 @@ class Generation:
         """
         claim = self._claim(photo_id, PhotoStatus.GENERATING, hinted=hinted)
         if claim is not None:
-            with self._step("collect", claim):
+            with self._step("collect_photo", COLLECT_QUEUE, claim):
                 self._collect(claim, named)
 
     def hand_back(self) -> None:
@@ -107,6 +110,10 @@ class Generation:
                 log.info("prediction.resumed")
                 return
             attempt = photos.open_attempt(session, claim, self.predictor.name, self.predictor.model)
+        with structlog.contextvars.bound_contextvars(attempt_id=str(attempt.id)):
+            self._create(claim, attempt)
+
+    def _create(self, claim: Claim, attempt: OpenAttempt) -> None:
         try:
             answer = self.predictor.start(self._order(claim, attempt))
         except StorageUnavailable:  # while reading the portrait, before anything was sent
@@ -123,7 +130,8 @@ class Generation:
             case Never(code, detail):
                 self._give_up(claim, attempt, AttemptEnd(AttemptOutcome.FAILED, code, detail))
             case Unknown(detail):
-                log.warning("create.answer_lost", attempt_id=str(attempt.id), detail=detail)
+                CREATES_UNANSWERED.inc()
+                log.warning("create.answer_lost", detail=detail)
                 self._release(claim, SEARCH_AGAIN_SECONDS)
 
     def _order(self, claim: Claim, attempt: OpenAttempt) -> PredictionOrder:
@@ -167,12 +175,14 @@ class Generation:
     # --- collect
 
     def _collect(self, claim: Claim, named: str | None) -> None:
-        attempt: OpenAttempt | None = self._open_attempt(claim)
-        if attempt is not None and attempt.prediction_id is None:
-            attempt = self._search(claim, attempt, named)
-        if attempt is None or attempt.prediction_id is None:
-            return
-        answer = self.predictor.fetch(attempt.prediction_id)
+        attempt = self._open_attempt(claim)
+        with structlog.contextvars.bound_contextvars(attempt_id=str(attempt.id)):
+            known = attempt if attempt.prediction_id else self._search(claim, attempt, named)
+            if known is not None and known.prediction_id is not None:
+                self._fetch(claim, known, known.prediction_id)
+
+    def _fetch(self, claim: Claim, attempt: OpenAttempt, prediction_id: str) -> None:
+        answer = self.predictor.fetch(prediction_id)
         match answer:
             case Prediction():
                 self._conclude(claim, attempt, answer)
@@ -202,7 +212,7 @@ class Generation:
             # A create call takes at most half a lease from the moment it is sent; it may still be on its way.
             self._release(claim, SEARCH_AGAIN_SECONDS)
             return None
-        log.warning("prediction.not_found", attempt_id=str(attempt.id))
+        log.warning("prediction.not_found")
         self._failed(claim, attempt, AttemptEnd(AttemptOutcome.LOST, "answer_lost"))
         return None
 
@@ -265,8 +275,10 @@ class Generation:
             return attempt_end(prediction, "output_invalid", str(error))
 
     def _store(self, claim: Claim, attempt: OpenAttempt, prediction: Prediction, file: StoredFile) -> None:
+        end = attempt_end(prediction)
         with self.sessions.begin() as session:
-            settlement = photos.store(session, claim, attempt, attempt_end(prediction), file)
+            settlement = photos.store(session, claim, attempt, end, file)
+        count_attempt(self.predictor.model, end)
         log.info("photo.stored", slot=claim.slot, size_bytes=file.size_bytes, attempts=attempt.number)
         self._changed(claim.job_id, settlement)
 
@@ -280,12 +292,14 @@ class Generation:
         after_seconds = RETRY_BACKOFF_SECONDS * 2 ** (attempt.number - 1)
         with self.sessions.begin() as session:
             photos.retry(session, claim, attempt, end, after_seconds)
+        count_attempt(self.predictor.model, end)
         log.info("photo.retried", error_code=end.error_code, attempt=attempt.number, after_seconds=after_seconds)
         self.notes.tell(claim.job_id)
 
     def _give_up(self, claim: Claim, attempt: OpenAttempt, end: AttemptEnd) -> None:
         with self.sessions.begin() as session:
             settlement = photos.give_up(session, claim, attempt, end)
+        count_attempt(self.predictor.model, end)
         log.warning("photo.failed", error_code=end.error_code, error_detail=end.error_detail, attempts=attempt.number)
         self._changed(claim.job_id, settlement)
 
@@ -299,9 +313,9 @@ class Generation:
             photos.release(session, claim, after_seconds)
 
     @contextmanager
-    def _step(self, name: str, claim: Claim) -> Iterator[None]:
-        """What surrounds every step: the lease is kept, and the claim known to `hand_back`."""
-        with structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), photo_id=str(claim.photo_id)):
+    def _step(self, name: str, queue: str, claim: Claim) -> Iterator[None]:
+        """What surrounds every step: its ids, the lease that is kept, and the claim that `hand_back` knows."""
+        with going_on(claim.origin, name, queue, photo_id=claim.photo_id):
             try:
                 with self._keeping(claim):
                     yield
@@ -344,6 +358,12 @@ def attempt_end(prediction: Prediction, error_code: str | None = None, error_det
         prediction.cost_usd or Decimal(0),
         prediction.seconds,
     )
+
+
+def count_attempt(model: str, end: AttemptEnd) -> None:
+    """To be called once its end is committed."""
+    ATTEMPTS.labels(model, end.outcome.value).inc()
+    ATTEMPTS_COST.labels(model).inc(float(end.cost_usd))
 
 
 def adopt(session: Session, attempt: OpenAttempt, found: Sequence[Prediction]) -> None:

@@ -1,4 +1,4 @@
-"""The little HTTP server of a worker: whether it runs, and whether it does its work."""
+"""The little HTTP server of a worker: whether it runs, whether it does its work, and what it counts."""
 
 import asyncio
 import json
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import redis
 
+from shared import metrics
 from shared.database import database_fault
 from shared.queue import PUBLISHER_TIMEOUT_SECONDS
 from shared.settings import Settings
@@ -43,6 +44,11 @@ def readyz(settings: Settings, consumes: Callable[[], bool]) -> Page:
     }
     status = HTTPStatus.OK if all(parts.values()) else HTTPStatus.SERVICE_UNAVAILABLE
     return Page(json.dumps(parts), status, "application/json")
+
+
+def figures() -> Page:
+    """For Prometheus: what this worker counts."""
+    return Page(metrics.page().decode(), content_type=metrics.CONTENT_TYPE)
 
 
 def serve_pages(host: str, port: int, pages: Pages) -> None:

@@ -1,5 +1,6 @@
 """A lease that is renewed for as long as a step lasts, so that a slow vendor does not cost a worker its photo."""
 
+import contextvars
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -24,7 +25,8 @@ class KeptLease:
         self._renew = renew
         self._every_seconds = every_seconds
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kept-lease", daemon=True)
+        said = contextvars.copy_context()  # the ids that the step's log lines carry
+        self._thread = threading.Thread(target=said.run, args=(self._run,), name="kept-lease", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

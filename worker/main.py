@@ -1,8 +1,9 @@
 """The worker's entry point: `celery -A worker.main worker -P threads`, and `celery -A worker.main beat` beside it."""
 
-from celery.signals import setup_logging
+from celery.signals import after_task_publish, beat_init, setup_logging
 
 from shared.queue import DELETE_LOOSE_OBJECTS, SWEEP, WORKER_TIMEOUT_SECONDS, make_celery
+from shared.queue_figures import SweepNotes
 from shared.settings import get_settings
 from shared.telemetry import configure_logging
 
@@ -36,3 +37,14 @@ app.conf.update(
 @setup_logging.connect
 def _configure_logging(**_: object) -> None:
     configure_logging(get_settings())
+
+
+@beat_init.connect
+def _note_what_beat_sends(**_: object) -> None:
+    """Beat has no ear to be asked by; that it sends is how one knows that it lives."""
+    notes = SweepNotes(get_settings().redis_url)
+
+    def sent(**_: object) -> None:
+        notes.note("sent")
+
+    after_task_publish.connect(sent, sender=SWEEP, weak=False)

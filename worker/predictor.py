@@ -134,14 +134,17 @@ class Paced(Protocol):
 
 
 def open_predictor(settings: Settings) -> Predictor:
-    """The adapter that the settings name."""
+    """The adapter that the settings name; its calls are counted, and kept within the provider's limits."""
+    from worker.observed_predictor import ObservedPredictor  # noqa: PLC0415 - knows this module
+
     if settings.predictor == "replicate":
         from worker.budgeted_predictor import BudgetedPredictor  # noqa: PLC0415 - knows this module
         from worker.provider_budget import ProviderBudget  # noqa: PLC0415 - knows this module
         from worker.replicate_predictor import ReplicatePredictor  # noqa: PLC0415 - imports the SDK
 
         budget = ProviderBudget(settings)
-        return BudgetedPredictor(ReplicatePredictor(settings, budget.note_limits, budget.penalise), budget)
+        replicate = ReplicatePredictor(settings, budget.note_limits, budget.penalise)
+        return BudgetedPredictor(ObservedPredictor(replicate), budget)
     from worker.preview_predictor import PreviewPredictor  # noqa: PLC0415 - imports OpenCV
 
-    return PreviewPredictor(settings)
+    return ObservedPredictor(PreviewPredictor(settings))

@@ -20,7 +20,7 @@ from celery.worker.consumer import Consumer
 
 from shared.settings import get_settings
 from worker.generation import Generation
-from worker.health import healthz, readyz, serve_pages
+from worker.health import figures, healthz, readyz, serve_pages
 from worker.tasks import generation
 from worker.watchdog import Watchdog, heartbeat_queue
 
@@ -69,7 +69,9 @@ def _set_up(sender: str, instance: Any, **_: object) -> None:
         ready = partial(readyz, settings, lambda: watchdog.consumes)
         try:
             serve_pages(
-                settings.worker_health_host, settings.worker_health_port, {"/healthz": healthz, "/readyz": ready}
+                settings.worker_health_host,
+                settings.worker_health_port,
+                {"/healthz": healthz, "/readyz": ready, "/metrics": figures},
             )
         except OSError as error:
             raise SystemExit(

@@ -28,6 +28,7 @@ import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from shared.metrics import PROVIDER_THROTTLED
 from shared.settings import Settings
 from worker.predictor import RequestKind
 
@@ -152,6 +153,7 @@ class ProviderBudget:
             news["reduced"] = asdict(Pace.below(per_minute, burst)) | {"stated_burst": burst}
         self._own[kind].close(retry_after_seconds)
         self._ask("throttled", kind, news)
+        PROVIDER_THROTTLED.labels(kind).inc()
         log.warning("budget.throttled", kind=kind, after_seconds=retry_after_seconds, reduced_to=reduced)
 
     def _ask(self, operation: str, kind: RequestKind, request: dict[str, Any]) -> dict[str, Any] | None:

@@ -16,10 +16,13 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from shared import deliveries
+from shared import deliveries, origin
 from shared.deliveries import Try
+from shared.metrics import DELIVERIES
 from shared.models import DeliveryStatus, Job, LedgerEntry, LedgerKind, Photo, User
+from shared.queue import MAINTENANCE_QUEUE
 from shared.settings import Settings
+from shared.tracing import span
 from worker.webhook_sender import Answer, WebhookSender
 
 LEASE_SECONDS = 30.0  # three times what a post may take
@@ -46,12 +49,14 @@ class SiteWebhook:
             return
         with self._sessions.begin() as session:
             made = deliveries.claim(session, delivery_id, LEASE_SECONDS)
-            body = None if made is None else self._body(session, made.job_id)
-        if made is None or body is None:
-            log.debug("delivery.not_due", delivery_id=str(delivery_id))
-            return
-        answer = self._sender.post(str(delivery_id), body)
-        with structlog.contextvars.bound_contextvars(job_id=str(made.job_id), delivery_id=str(delivery_id)):
+            if made is None:
+                log.debug("delivery.not_due", delivery_id=str(delivery_id))
+                return
+            body = self._body(session, made.job_id)
+            from_where = origin.of_job(session, made.job_id)
+        with origin.going_on(from_where, "deliver_webhook", MAINTENANCE_QUEUE, delivery_id=delivery_id):
+            with span("site.post", "client", http__request__method="POST"):
+                answer = self._sender.post(str(delivery_id), body)
             if answer.taken:
                 self._taken(made, answer)
             else:
@@ -61,6 +66,7 @@ class SiteWebhook:
         with self._sessions.begin() as session:
             first = deliveries.delivered(session, made, answer.http_status)
         if first:
+            DELIVERIES.labels("taken").inc()
             log.info("delivery.taken", status=answer.http_status, tries=made.number)
 
     def _not_taken(self, made: Try, answer: Answer) -> None:
@@ -70,8 +76,10 @@ class SiteWebhook:
             status = deliveries.failed(session, made, answer.http_status, answer.says, pause)
         match status:
             case DeliveryStatus.WAITING:
+                DELIVERIES.labels("postponed").inc()
                 log.warning("delivery.postponed", reason=answer.says, tries=made.number, after_seconds=round(pause, 1))
             case DeliveryStatus.GIVEN_UP:
+                DELIVERIES.labels("given_up").inc()
                 log.error("delivery.given_up", reason=answer.says, tries=made.number)
 
     def _body(self, session: Session, job_id: UUID) -> str:

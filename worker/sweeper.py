@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from shared import attempts, deliveries, jobs, loose_objects, photos
 from shared.change_notes import ChangeNotes
+from shared.database import PASSING_FAULTS
 from shared.models import PhotoStatus
 from shared.queue import COLLECT_QUEUE, START_QUEUE, JobQueue
 from shared.settings import Settings
@@ -96,7 +97,8 @@ def _settle_overdue(sessions: sessionmaker[Session], notes: ChangeNotes, job_id:
     with sessions.begin() as session:
         settlement = jobs.settle_overdue(session, job_id)
     if settlement is not None:
-        log_settlement(settlement)
+        with structlog.contextvars.bound_contextvars(request_id=settlement.request_id):
+            log_settlement(settlement)
         notes.tell(job_id)
 
 
@@ -122,5 +124,7 @@ def _send_due(
 def _going_on(section: str) -> Iterator[None]:
     try:
         yield
+    except PASSING_FAULTS as error:
+        log.warning("sweep.section_postponed", section=section, error=str(getattr(error, "orig", None) or error))
     except Exception:
         log.exception("sweep.section_failed", section=section)

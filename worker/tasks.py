@@ -8,6 +8,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from shared.change_notes import ChangeNotes
 from shared.database import make_engine
+from shared.metrics import SWEEPS
+from shared.observed_storage import ObservedStorage
 from shared.queue import (
     CLOSE_ATTEMPT,
     COLLECT_PHOTO,
@@ -17,14 +19,17 @@ from shared.queue import (
     SWEEP,
     JobQueue,
 )
+from shared.queue_figures import SweepNotes
 from shared.settings import get_settings
 from shared.storage import open_storage
+from shared.tracing import configure_tracing
 from worker import sweeper
 from worker.closing import Closing
 from worker.generation import Generation
 from worker.main import app
 from worker.predictor import open_predictor
 from worker.site_webhook import SiteWebhook
+from worker.steps import step
 from worker.watchdog import HEARTBEAT
 
 
@@ -45,11 +50,16 @@ def _queue() -> JobQueue:
 
 
 @cache
+def _sweep_notes() -> SweepNotes:
+    return SweepNotes(get_settings().redis_url)
+
+
+@cache
 def generation() -> Generation:
     settings = get_settings()
     return Generation(
         sessions=_sessions(),
-        storage=open_storage(settings),
+        storage=ObservedStorage(open_storage(settings), settings.storage),
         predictor=open_predictor(settings),
         notes=_notes(),
         settings=settings,
@@ -69,38 +79,41 @@ def _site_webhook() -> SiteWebhook:
 
 @worker_init.connect
 def _build(**_: object) -> None:
+    configure_tracing("cuggu-worker")
     # Once, before the threads come: a wrong setting ends the worker here, with its reason.
     _closing()
     _site_webhook()
     _queue()
 
 
-@app.task(name=START_PHOTO)
+@step(START_PHOTO)
 def start_photo(photo_id: str) -> None:
     generation().start(UUID(photo_id))
 
 
-@app.task(name=COLLECT_PHOTO)
+@step(COLLECT_PHOTO)
 def collect_photo(photo_id: str, hinted: bool = False, prediction_id: str | None = None) -> None:
     generation().collect(UUID(photo_id), hinted=hinted, named=prediction_id)
 
 
-@app.task(name=CLOSE_ATTEMPT)
+@step(CLOSE_ATTEMPT)
 def close_attempt(attempt_id: str) -> None:
     _closing().close(UUID(attempt_id))
 
 
-@app.task(name=DELIVER_WEBHOOK)
+@step(DELIVER_WEBHOOK)
 def deliver_webhook(delivery_id: str) -> None:
     _site_webhook().deliver(UUID(delivery_id))
 
 
-@app.task(name=SWEEP)
+@step(SWEEP)
 def sweep() -> None:
-    sweeper.sweep(_sessions(), _queue(), _notes(), get_settings())
+    with SWEEPS.time():
+        sweeper.sweep(_sessions(), _queue(), _notes(), get_settings())
+    _sweep_notes().note("finished")
 
 
-@app.task(name=DELETE_LOOSE_OBJECTS)
+@step(DELETE_LOOSE_OBJECTS)
 def delete_loose_objects() -> None:
     sweeper.delete_loose_objects(_sessions(), generation().storage)
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, StringConstraints, ValidationError
 
 from api.bounded_body import bounded_body
 from api.dependencies import PartsDep
+from shared.metrics import WEBHOOKS
 
 # A prediction with its logs is some kilobytes; a picture inside it (a `data:` address) some hundred.
 WEBHOOK_MAX_BYTES = 5 * 1024 * 1024
@@ -33,7 +34,9 @@ async def replicate_webhook(request: Request, parts: PartsDep, photo: UUID) -> R
     """
     body = await bounded_body(request, WEBHOOK_MAX_BYTES)
     webhook_id = parts.webhooks.check(body, request.headers)
-    if await parts.webhooks.is_new(webhook_id):
+    new = await parts.webhooks.is_new(webhook_id)
+    WEBHOOKS.labels("new" if new else "repeated").inc()
+    if new:
         told = await to_thread.run_sync(parts.queue.collect_on_news, photo, _named_in(body))
         log.info("webhook.received", photo_id=str(photo), webhook_id=webhook_id, told=told)
     return Response(status_code=204)
