@@ -1,6 +1,6 @@
 """OpenTelemetry traces: one spans submit, task, provider and storage. Off unless the standard variables ask for it.
 
-Nothing of OpenTelemetry is imported while it is off, and a span is then no more than an empty `with`.
+While it is off we import nothing of OpenTelemetry, and a span is no more than an empty `with`.
 
 A job's row keeps the `traceparent` of its submission (W3C Trace Context), so a step belongs to the job's trace
 whoever sent its message: the API, a webhook, or the sweep.
