@@ -51,7 +51,7 @@ import sys
 import worker.tasks
 from api.main import create_app
 create_app()
-print(sorted(name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exp"))))
+print(sorted(name for name in sys.modules if name.startswith(("opentelemetry.sdk.trace", "opentelemetry.exporter"))))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment | addresses, capture_output=True, text=True, check=True
