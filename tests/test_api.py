@@ -2,14 +2,18 @@
 
 import asyncio
 import logging
+import re
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from uuid import uuid4
 
 import httpx
 import pytest
 from fastapi import FastAPI, Request
 
+from api.bounded_body import JSON_MAX_BYTES
 from api.errors import preferred_language
 from shared.settings import Settings
 from tests.api_client import Client, application, events, hanging_server, leaving, refused, serve
@@ -37,6 +41,37 @@ async def test_what_the_framework_refuses_is_refused_in_our_form(client: Client)
     answer = await client.http.delete("/api/ai/generations")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
     assert answer.json() == {"error": "This address takes other methods"}
+
+
+async def test_no_route_reads_more_json_than_any_request_has(http: httpx.AsyncClient) -> None:
+    """Whoever sends it: who that is is asked after the body has been read."""
+    taken = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        for _ in range(200):
+            taken += JSON_MAX_BYTES
+            yield b" " * JSON_MAX_BYTES
+
+    paths = (await http.get("/openapi.json")).json()["paths"]
+    takers = [
+        (method, path)
+        for path, calls in paths.items()
+        for method, call in calls.items()
+        if "application/json" in call.get("requestBody", {}).get("content", {})
+    ]
+    assert ("put", "/jobs/{job_id}/selection") in takers
+    tracemalloc.start()
+    for method, path in takers:
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        address = re.sub(r"{\w+}", str(uuid4()), path)
+        answer = await http.request(method, address, content=endless(), headers={"Content-Type": "application/json"})
+        _, most = tracemalloc.get_traced_memory()
+        assert answer.status_code == 400, (method, path)
+        assert most - before < 20 * JSON_MAX_BYTES, (method, path)
+    tracemalloc.stop()
+    assert taken == len(takers) * 200 * JSON_MAX_BYTES, "a client that only listens after sending hears the answer"
 
 
 @pytest.fixture

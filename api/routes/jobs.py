@@ -9,6 +9,7 @@ import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import Field
 
+from api.bounded_body import BoundedRoute
 from api.dependencies import (
     SUBMISSION_DOCS,
     LanguageDep,
@@ -33,7 +34,11 @@ EventId = Annotated[int, Field(ge=0, lt=2**63)]
 log = structlog.get_logger()
 _TAG = re.compile(r'"[^"]*"')
 
-router = APIRouter(tags=["jobs"], responses={"4XX": {"model": ProblemOut}, "5XX": {"model": ProblemOut}})
+router = APIRouter(
+    route_class=BoundedRoute,
+    tags=["jobs"],
+    responses={"4XX": {"model": ProblemOut}, "5XX": {"model": ProblemOut}},
+)
 
 
 @router.post(

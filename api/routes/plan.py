@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from api.bounded_body import BoundedRoute
 from api.dependencies import SUBMISSION_DOCS, PartsDep, SessionDep, SubmissionDep, UserDep
 from api.errors import PROBLEMS, problem_headers
 from api.job_view import read_job, read_page
@@ -37,7 +38,7 @@ _SENTENCES = {
 }
 _STILL_AT_IT = "사진을 아직 만들고 있습니다. 잠시 후 내역에서 확인해주세요"
 
-router = APIRouter(prefix=PREFIX, tags=["plan"])
+router = APIRouter(route_class=BoundedRoute, prefix=PREFIX, tags=["plan"])
 
 
 class SelectIn(BaseModel):

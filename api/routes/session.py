@@ -4,12 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Request, Response
 
+from api.bounded_body import BoundedRoute
 from api.cross_site import refuse_cross_site
 from api.dependencies import PartsDep, SessionDep, refuse_development_for_others, user_of_token
 from api.schemas import MeOut, ProblemOut, SignInIn
 from shared.models import User
 
-router = APIRouter(tags=["session"], responses={"4XX": {"model": ProblemOut}})
+router = APIRouter(route_class=BoundedRoute, tags=["session"], responses={"4XX": {"model": ProblemOut}})
 
 
 @router.post("/session")
