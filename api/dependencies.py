@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from redis.asyncio import Redis
+from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from api.auth import Authenticator, is_loopback
@@ -27,6 +28,7 @@ from shared.errors import Unauthorized
 from shared.metrics import refusals_counted
 from shared.queue import JobQueue
 from shared.settings import Settings
+from shared.spending import Spending
 from shared.storage import ObjectStorage
 from shared.styles import Role, Style
 
@@ -47,6 +49,8 @@ class Parts:
     live: LiveEvents
     durations: Durations
     queue: JobQueue
+    spending: Spending
+    engine: Engine  # for the one use case that calls the storage between its transactions, in a thread
     webhooks: WebhookVerifier
     redis: Redis
     database: DatabaseProbe

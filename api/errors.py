@@ -62,6 +62,11 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
             "같은 Idempotency-Key로 다른 요청을 보냈습니다",
             "This Idempotency-Key was used for a different request",
         ),
+        "grant_conflict": Problem(
+            409,
+            "이 reference로 다른 지급이 이미 있었습니다",
+            "This reference has granted something else before",
+        ),
         "job_ended": Problem(409, "이미 끝난 작업입니다", "The job has already ended"),
         "photo_not_stored": Problem(409, "아직 완성되지 않은 사진입니다", "This photo is not there to be chosen"),
         "portrait_deleted": Problem(
@@ -81,6 +86,11 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
             503,
             "사진을 저장하지 못했습니다. 잠시 후 다시 시도해주세요. 크레딧은 차감되지 않았습니다",
             "The photo store is away for a moment; please try again. No credit was taken",
+        ),
+        "paused": Problem(
+            503,
+            "지금은 새 작업을 받지 않습니다. 나중에 다시 시도해주세요",
+            "No new jobs are taken for now; please try again later",
         ),
         "unavailable": Problem(503, "잠시 후 다시 시도해주세요", "Please try again in a moment"),
         "internal": Problem(500, "서버 오류가 발생했습니다", "Internal server error"),

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
+from api.admin_pages import PREFIX, admin_error
 from api.auth import Authenticator
 from api.changes import JobChanges
 from api.dependencies import Parts
@@ -18,16 +19,32 @@ from api.rate_limit import RateLimits
 from api.readiness import DatabaseProbe
 from api.redis_guard import RedisGuard, impatient_redis
 from api.remembered_faces import RememberedFaces
-from api.routes import downloads, health, jobs, me, media, metrics, plan, session, studio, styles, webhooks
+from api.routes import (
+    admin,
+    admin_actions,
+    downloads,
+    grants,
+    health,
+    jobs,
+    me,
+    media,
+    metrics,
+    plan,
+    session,
+    studio,
+    styles,
+    webhooks,
+)
 from api.session_cookie import SessionCookie
 from api.studio_files import StudioFiles
 from api.submission import Submitter
 from api.webhook_verifier import WebhookVerifier
-from shared.database import make_async_engine
+from shared.database import make_async_engine, make_engine
 from shared.metrics import forget_dead_processes
 from shared.observed_storage import ObservedStorage
 from shared.queue import JobQueue, make_celery
 from shared.settings import Settings, get_settings
+from shared.spending import Spending
 from shared.storage import open_storage
 from shared.telemetry import configure_logging
 from shared.tracing import configure_tracing
@@ -56,9 +73,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="0.1.0",
         lifespan=lambda app: _lifespan(app, settings),
     )
-    for module in (jobs, downloads, media, me, session, styles, plan, webhooks, health, metrics, studio):
+    for module in (
+        jobs,
+        downloads,
+        media,
+        me,
+        grants,
+        session,
+        styles,
+        plan,
+        webhooks,
+        health,
+        metrics,
+        studio,
+        admin,
+        admin_actions,
+    ):
         app.include_router(module.router)
-    install_error_renderer(app, {plan.PREFIX: plan.plan_error})
+    install_error_renderer(app, {plan.PREFIX: plan.plan_error, PREFIX: admin_error})
     app.add_middleware(ObservedRequests)  # last, and so around all that is there already
     return app
 
@@ -68,6 +100,8 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     async with AsyncExitStack() as closing:
         engine = make_async_engine(settings.database_url)
         closing.push_async_callback(engine.dispose)
+        engine_in_threads = make_engine(settings.database_url, pool_size=1)  # connects when it is first used
+        closing.callback(engine_in_threads.dispose)
         sessions = async_sessionmaker(engine, expire_on_commit=False)
         redis = impatient_redis(settings.redis_url)
         closing.push_async_callback(redis.aclose)
@@ -85,6 +119,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         limits = RateLimits(settings, redis, guard)
         storage = ObservedStorage(open_storage(settings), settings.storage)
         queue = JobQueue(make_celery(settings), settings.redis_url)
+        spending = Spending(settings)
         app.state.parts = Parts(
             settings=settings,
             sessions=sessions,
@@ -97,6 +132,8 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             live=live,
             durations=Durations(settings),
             queue=queue,
+            spending=spending,
+            engine=engine_in_threads,
             webhooks=WebhookVerifier(settings.replicate_webhook_secrets, redis, guard),
             redis=redis,
             database=DatabaseProbe(settings.database_url),
@@ -108,6 +145,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
                 limits=limits,
                 guard=guard,
                 queue=queue,
+                spending=spending,
             ),
         )
         yield

@@ -1,12 +1,17 @@
 """The wire's forms: what clients send and receive. Times are RFC 3339 in UTC, ids are UUIDs."""
 
 from datetime import datetime
+from typing import Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
+from shared.granting import RETRY_PREFIX, STAFF_PREFIX
 from shared.models import JobStatus, LedgerKind, PhotoStatus
 from shared.styles import Role, Style
+
+EMAIL_PATTERN = r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$"
+_ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
 
 
 class Progress(BaseModel):
@@ -69,7 +74,7 @@ class MeOut(BaseModel):
 
 
 class SignInIn(BaseModel):
-    email: str = Field(pattern=r"^[^@\s]+@[^@\s]+$", max_length=320)
+    email: str = Field(pattern=EMAIL_PATTERN, max_length=320)
 
 
 class LedgerEntryOut(BaseModel):
@@ -84,6 +89,33 @@ class LedgerEntryOut(BaseModel):
 class CreditsOut(BaseModel):
     credits: int
     entries: list[LedgerEntryOut] = Field(description="newest first")
+
+
+class GrantIn(BaseModel):
+    """To exactly one of `email` and `user_id`."""
+
+    email: str | None = Field(None, pattern=EMAIL_PATTERN, max_length=320, description="made a user if never seen")
+    user_id: UUID | None = None
+    amount: int = Field(ge=1, lt=2**31, description="credits; no more than GRANT_MAX_CREDITS")
+    reference: str = Field(
+        pattern=_ONE_LINE, max_length=200, description="the payment's number: the same one grants once"
+    )
+
+    @model_validator(mode="after")
+    def _is_to_one_user_and_by_a_reference_of_the_sender_s_own(self) -> Self:
+        if (self.email is None) == (self.user_id is None):
+            raise ValueError("name the user by email or by user_id")
+        if self.reference.startswith((STAFF_PREFIX, RETRY_PREFIX)):
+            raise ValueError("references of this form are the system's own")
+        return self
+
+
+class GrantOut(BaseModel):
+    user_id: UUID
+    amount: int
+    reference: str
+    credits: int = Field(description="the user's balance now")
+    granted: bool = Field(description="false: the same reference had granted it before, and nothing was added")
 
 
 class StyleOut(BaseModel):

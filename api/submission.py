@@ -32,6 +32,7 @@ from shared.metrics import SUBMISSIONS, refusals_counted
 from shared.models import Job, User
 from shared.queue import JobQueue
 from shared.settings import Settings
+from shared.spending import Spending
 from shared.storage import ObjectNotFound, ObjectStorage
 from shared.tracing import traceparent
 
@@ -59,6 +60,7 @@ class Submitter:
         limits: RateLimits,
         guard: RedisGuard,
         queue: JobQueue,
+        spending: Spending,
     ) -> None:
         self._settings = settings
         self._sessions = sessions
@@ -67,6 +69,7 @@ class Submitter:
         self._limits = limits
         self._guard = guard
         self._queue = queue
+        self._spending = spending
         self._decoders = CapacityLimiter(DECODERS)
 
     async def submit(self, user_id: UUID, submission: Submission) -> Submitted:
@@ -85,6 +88,7 @@ class Submitter:
         replayed = await self._earlier(user_id, submission.idempotency_key, fingerprint)
         if replayed is not None:
             return replayed
+        await self._check_paused()
         if isinstance(submission.image, UUID):
             await self._limits.check_submission(user_id)
             await self._check_credits(user_id)
@@ -143,6 +147,11 @@ class Submitter:
         except ObjectNotFound as error:
             raise PortraitDeleted from error
 
+    async def _check_paused(self) -> None:
+        """An early answer, before any work is put in; the same question is asked again with the charge."""
+        async with self._sessions() as session:
+            await session.run_sync(self._spending.refuse_if_paused)
+
     async def _check_credits(self, user_id: UUID) -> None:
         """An early and friendly answer; the charge itself decides."""
         async with self._sessions() as session:
@@ -183,6 +192,7 @@ class Submitter:
             # As late as a step that needs no transaction can be: a refusal or an outage before it used nothing up.
             await self._limits.count_submission(user_id)
             async with self._sessions.begin() as session:
+                await session.run_sync(self._spending.refuse_if_paused)
                 accepted = await session.run_sync(jobs.accept, new)
         except Refusal:
             await self._let_go(key)

@@ -8,9 +8,11 @@ from rich.table import Table
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from cli.actor import ActorOption, actor_of
 from cli.configuration import settings_here, stop
 from cli.database import database_of
-from shared import credits
+from shared import credits, granting
+from shared.errors import GrantConflict
 from shared.models import User
 
 commands = typer.Typer(help="Grant credits, and see where they went.", no_args_is_help=True, rich_markup_mode=None)
@@ -25,15 +27,16 @@ def grant(
     email: Annotated[str, typer.Argument(help="The user; made, with the sign-up credits, if we never saw them.")],
     amount: Annotated[int, typer.Argument(min=1, help="How many credits.")],
     reference: Annotated[str, typer.Option(help="Payment number or reason. The same reference grants once.")],
+    actor: ActorOption = None,
 ) -> None:
     """Add credits to a user's balance. Repeating a command with the same reference adds nothing."""
     settings = settings_here()
     with database_of(settings) as engine, Session(engine) as session, session.begin():
         user_id = credits.provision_user(session, email, settings.signup_credits)
         try:
-            balance, granted = credits.grant(session, user_id, amount, reference)
-        except ValueError as error:
-            raise stop(f"Nothing was granted: {error}.") from None
+            balance, granted = granting.grant(session, actor_of(actor), user_id, amount, reference)
+        except GrantConflict:
+            raise stop(f"Nothing was granted: reference {reference} has granted something else before.") from None
     if granted:
         typer.echo(f"Granted {amount} to {email}; the balance is {balance}.")
     else:

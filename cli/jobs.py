@@ -12,14 +12,16 @@ from rich.table import Table
 from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
+from cli.actor import ActorOption, actor_of
 from cli.configuration import settings_here, stop
 from cli.database import database_of
-from cli.job_story import Line, NoOneJob, Story, find_job, read_story
 from cli.unlogged import unlogged
 from shared.errors import StorageUnavailable
 from shared.free_retry import NotRetried, retry_free_of_charge
+from shared.job_story import Line, NoOneJob, Story, find_job, read_story
 from shared.models import Base
 from shared.queue import JobQueue, make_celery
+from shared.spending import Spending
 from shared.storage import open_storage
 
 commands = typer.Typer(help="Tell a job's story, and retry a failed one.", no_args_is_help=True, rich_markup_mode=None)
@@ -52,6 +54,7 @@ def show(
 def retry(
     job_id: JobId,
     reason: Annotated[str, typer.Option(help="Why; it stands in both jobs' stories.")],
+    actor: ActorOption = None,
 ) -> None:
     """Make a new job like a FAILED one, for the same user with the same portrait, free of charge. Once per job."""
     settings = settings_here()
@@ -68,6 +71,8 @@ def retry(
                 queue,
                 failed_id,
                 reason.strip(),
+                actor=actor_of(actor),
+                spending=Spending(settings),
                 deadline_seconds=settings.job_deadline_seconds,
                 delivery_wanted=settings.site_webhook_url is not None,
             )

@@ -2,7 +2,21 @@
 
 import typer
 
-from cli import audit, credits, demo, doctor, generate, jobs, serve, simulate, token, watch
+from cli import (
+    audit,
+    credits,
+    demo,
+    doctor,
+    generate,
+    jobs,
+    pause,
+    serve,
+    service_token,
+    simulate,
+    staff,
+    token,
+    watch,
+)
 
 app = typer.Typer(
     name="cuggu",
@@ -26,6 +40,9 @@ token.register(app)
 credits.register(app)
 doctor.register(app)
 jobs.register(app)
+pause.register(app)
+staff.register(app)
+service_token.register(app)
 audit.register(app)
 simulate.register(app)
 

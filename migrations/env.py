@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import shared.staff_models  # noqa: F401 - its tables belong to the same metadata
 from shared.database import make_engine
 from shared.models import Base
 from shared.settings import get_settings

@@ -8,9 +8,10 @@ from uuid import UUID
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from shared.errors import InsufficientCredits, NotFound
+from shared.errors import GrantConflict, InsufficientCredits, NotFound
 from shared.models import LedgerEntry, LedgerKind, User
 
 JOB_COST_CREDITS = 1
@@ -58,7 +59,8 @@ def grant(session: Session, user_id: UUID, amount: int, reference: str) -> tuple
     The same `reference` grants once, whoever repeats it and however often.
 
     Raises:
-        ValueError: `amount` is not positive, or the reference already granted something else.
+        ValueError: `amount` is not positive.
+        GrantConflict: the reference already granted something else.
     """
     if amount <= 0:
         raise ValueError("a grant must be of at least one credit")
@@ -67,11 +69,15 @@ def grant(session: Session, user_id: UUID, amount: int, reference: str) -> tuple
     if balance is None:
         raise NotFound
     known = session.scalar(select(LedgerEntry).where(LedgerEntry.reference == reference))
-    if known is None:
-        return _move(session, user_id, LedgerKind.GRANT, amount, reference=reference), True
-    if (known.user_id, known.amount) != (user_id, amount):
-        raise ValueError(f"reference {reference!r} has granted {known.amount} to another user or in another amount")
-    return balance, False
+    if known is not None:
+        if (known.user_id, known.amount) != (user_id, amount):
+            raise GrantConflict(reference=reference)
+        return balance, False
+    try:
+        with session.begin_nested():
+            return _move(session, user_id, LedgerKind.GRANT, amount, reference=reference), True
+    except IntegrityError as error:  # another user's, at the same moment
+        raise GrantConflict(reference=reference) from error
 
 
 def ledger(session: Session, user_id: UUID, limit: int = 100) -> Sequence[LedgerEntry]:

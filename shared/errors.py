@@ -88,6 +88,12 @@ class IdempotencyConflict(Refusal):
     code = "idempotency_conflict"
 
 
+class GrantConflict(Refusal):
+    """The reference has granted something else: another amount, or to another user."""
+
+    code = "grant_conflict"
+
+
 class JobEnded(Refusal):
     """The job has reached its terminal status and cannot be changed any more."""
 
@@ -124,3 +130,9 @@ class FaceCheckUnavailable(Unavailable):
 
 class StorageUnavailable(Unavailable):
     code = "storage_unavailable"
+
+
+class Paused(Unavailable):
+    """No new jobs are taken: staff wish it so, or the month's budget is spent."""
+
+    code = "paused"

@@ -1,4 +1,4 @@
-"""A failed job once more, at our cost: the use case behind `cuggu jobs retry`.
+"""A failed job once more, at our cost: the use case behind `cuggu jobs retry` and the staff's button.
 
 The new job is like any other and is charged; a grant in the same transaction pays for it. So every promise about
 credits holds for it without an exception, and the ledger says why it cost nothing. The grant's reference names the
@@ -11,9 +11,13 @@ from uuid import UUID, uuid4
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from shared import credits, jobs, loose_objects
+from shared import credits, jobs, loose_objects, staff_actions
+from shared.errors import GrantConflict, Paused
+from shared.granting import RETRY_PREFIX
 from shared.models import Job, JobStatus, LedgerEntry
 from shared.queue import JobQueue
+from shared.spending import Spending
+from shared.staff_actions import Actor
 from shared.storage import ObjectNotFound, ObjectStorage
 
 _RETRIED_BEFORE = "Job {0} has been retried before; `cuggu jobs show {0}` tells more."
@@ -33,7 +37,7 @@ class Retried:
 
 def reference_of(job_id: UUID) -> str:
     """What the grant that pays for the job's retry is known by."""
-    return f"retry:{job_id}"
+    return f"{RETRY_PREFIX}{job_id}"
 
 
 def retry_free_of_charge(
@@ -43,17 +47,22 @@ def retry_free_of_charge(
     job_id: UUID,
     reason: str,
     *,
+    actor: Actor,
+    spending: Spending,
     deadline_seconds: int,
     delivery_wanted: bool,
 ) -> Retried:
     """Make a new job like this one, for the same user; the reason stands in both jobs' stories.
 
     Raises:
-        NotRetried: there is no such job, it did not fail, was retried before, or its portrait is gone.
+        NotRetried: there is no such job, it did not fail, was retried before, or its portrait is gone; or no new
+            jobs are taken now.
         StorageUnavailable: the portrait could not be copied; nothing was changed.
     """
     with Session(engine) as session:
-        portrait_id = _retriable(session, session.get(Job, job_id)).portrait_id
+        failed = _retriable(session, session.get(Job, job_id))
+        portrait_id, user_id = failed.portrait_id, failed.user_id
+        _refuse_if_paused(session, spending)
     try:
         portrait = storage.get(jobs.portrait_key(portrait_id))
     except ObjectNotFound:
@@ -65,7 +74,10 @@ def retry_free_of_charge(
     storage.put(key, portrait.body, portrait.content_type)
     try:
         with Session(engine) as session, session.begin():
+            _refuse_if_paused(session, spending)
             new_id, photo_ids = _accept(session, job_id, new_portrait_id, reason, deadline_seconds, delivery_wanted)
+            told = {"new_job_id": str(new_id), "reason": reason}
+            staff_actions.record(session, actor, "job.retried", told, user_id=user_id, job_id=job_id)
     except NotRetried:
         with Session(engine) as session, session.begin():
             loose_objects.let_go(session, key)
@@ -85,13 +97,23 @@ def _retriable(session: Session, job: Job | None) -> Job:
     return job
 
 
+def _refuse_if_paused(session: Session, spending: Spending) -> None:
+    try:
+        spending.refuse_if_paused(session)
+    except Paused:
+        raise NotRetried("No new jobs are taken now: they are paused, or the month's budget is spent.") from None
+
+
 def _accept(
     session: Session, job_id: UUID, portrait_id: UUID, reason: str, deadline_seconds: int, delivery_wanted: bool
 ) -> tuple[UUID, tuple[UUID, ...]]:
     # Under the lock nobody else retries the job, and nobody deletes the portrait that was just copied.
     job = _retriable(session, jobs.lock(session, job_id))
     reference = reference_of(job_id)
-    _, granted = credits.grant(session, job.user_id, credits.JOB_COST_CREDITS, reference)
+    try:
+        _, granted = credits.grant(session, job.user_id, credits.JOB_COST_CREDITS, reference)
+    except GrantConflict:
+        granted = False
     if not granted:  # by hand, a moment ago: without a grant of its own the new job would not be free
         raise NotRetried(_RETRIED_BEFORE.format(job_id))
     new = jobs.NewJob(

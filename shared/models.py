@@ -95,7 +95,11 @@ class Base(DeclarativeBase):
 
 class User(Base):
     __tablename__ = "users"
-    __table_args__ = (CheckConstraint("credits >= 0", name="credits_not_negative"),)
+    __table_args__ = (
+        CheckConstraint("credits >= 0", name="credits_not_negative"),
+        # For addresses that begin with some letters, whatever the database's collation.
+        Index("ix_users_email_prefix", text('(email COLLATE "C")')),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     email: Mapped[str] = mapped_column(unique=True)  # lower case; the site's key for a person
@@ -116,6 +120,7 @@ class LedgerEntry(Base):
         UniqueConstraint("job_id", "kind"),  # one charge and one refund per job, whoever asks
         UniqueConstraint("reference"),
         Index(None, "user_id", "id"),
+        Index(None, "created_at", "id"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
@@ -136,6 +141,13 @@ class Job(Base):
         # How long the latest jobs of a style took.
         Index("ix_jobs_completed", "style", "completed_at", postgresql_where=text("status = 'COMPLETED'")),
         Index("ix_jobs_overdue", "deadline_at", postgresql_where=_is_active(ACTIVE_JOB)),
+        # What is counted by the day (api/admin_figures.py). A job that has ended keeps its status.
+        Index(
+            "ix_jobs_ended",
+            "completed_at",
+            postgresql_include=["style", "status"],
+            postgresql_where=text("completed_at IS NOT NULL"),
+        ),
         CheckConstraint(
             "(status IN ('QUEUED', 'PROCESSING')) = (completed_at IS NULL)", name="completed_at_when_terminal"
         ),
@@ -218,6 +230,8 @@ class Attempt(Base):
         # Two workers can never both be about to pay for one photo.
         Index("uq_attempts_one_open", "photo_id", unique=True, postgresql_where=text("outcome = 'OPEN'")),
         Index("ix_attempts_unclosed", "close_due_at", postgresql_where=text("close_due_at IS NOT NULL")),
+        # What is counted by the day, and what a month has cost (api/admin_figures.py, shared/spending.py).
+        Index("ix_attempts_ended", "ended_at", postgresql_include=["cost", "outcome", "model", "photo_id"]),
         # What is counted over the whole history (shared/figures.py).
         Index("ix_attempts_lost", "ended_at", postgresql_where=text("outcome = 'LOST'")),
         Index("ix_attempts_duplicate", "cost", postgresql_where=text("error_code = 'duplicate'")),

@@ -4,6 +4,7 @@ The unit stands in the name. `.env.example` lists the same names in the same ord
 """
 
 from base64 import b64decode
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Literal, Self
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
     )
     session_seconds: int = Field(86_400, ge=60, description="how long a session cookie works")
     signup_credits: int = Field(2, ge=0, description="credits a user gets at first sight")
+    grant_max_credits: int = Field(1000, ge=1, description="most credits that one grant by the shop or staff may add")
 
     # --- What may be uploaded, and how often
     upload_max_bytes: int = Field(10 * 1024 * 1024, description="largest picture taken")
@@ -96,6 +98,9 @@ class Settings(BaseSettings):
     )
     replicate_creates_per_minute: int = Field(600, ge=1, description="Replicate's limit for creating predictions")
     replicate_reads_per_minute: int = Field(3000, ge=1, description="Replicate's limit for every other request")
+    monthly_budget_usd: Decimal | None = Field(
+        None, ge=0, description="over this cost in a calendar month (UTC) no new jobs are taken; unset: no limit"
+    )
     photo_attempts_max: int = Field(3, ge=1, description="predictions a photo may cost before it is given up")
     job_deadline_seconds: int = Field(480, description="a job is settled from what it has after this long")
     check_interval_seconds: float = Field(2.0, description="how often a running prediction is asked about")

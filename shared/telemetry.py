@@ -16,7 +16,7 @@ _SECRETS = re.compile(
         (?:X-Amz-[A-Za-z-]+|Signature|token|key|password|secret)=(?=[^&\s"'])  # in queries and connection strings
         | ["'](?:[\w-]*(?:token|_key|password|passwd|secret)|authorization)["']:\s*["']  # in printed dictionaries
         | ://[^\s/:@"']*:(?=[^\s/]+@)                                        # the password in an address
-        | Bearer\s+ | \bwhsec_ | \br8_
+        | Bearer\s+ | \bwhsec_ | \br8_ | \bcst_
         | \beyJ(?=[\w-]+\.[\w-]+\.)                                         # a JWT that stands alone
     )
     (?:(?<=["'])[^"']+ | (?<=:)[^\s/]+(?=@) | [^&\s"']+)""",

@@ -23,6 +23,8 @@ from shared.errors import StorageUnavailable
 from shared.free_retry import NotRetried, Retried, retry_free_of_charge
 from shared.queue import START_QUEUE, JobQueue, make_celery
 from shared.settings import Settings
+from shared.spending import Spending
+from shared.staff_actions import Actor
 from tests.rows import new_job, new_user
 from tests.scripted_predictor import ScriptedPredictor, failed
 from worker.generation import Generation
@@ -77,7 +79,15 @@ class World:
         queue = JobQueue(make_celery(self.settings), self.settings.redis_url)
         why = "the provider was down"
         return retry_free_of_charge(
-            self.engine, self.storage, queue, job_id, why, deadline_seconds=60, delivery_wanted=True
+            self.engine,
+            self.storage,
+            queue,
+            job_id,
+            why,
+            actor=Actor.command("a test"),
+            spending=Spending(self.settings),
+            deadline_seconds=60,
+            delivery_wanted=True,
         )
 
     def is_sound(self) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared import credits, jobs
-from shared.errors import InsufficientCredits, NotFound
+from shared.errors import GrantConflict, InsufficientCredits, NotFound
 from shared.models import LedgerKind
 from tests.rows import money_is_right, new_job, new_user
 
@@ -111,13 +111,29 @@ def test_a_reference_grants_once_however_often_and_at_once_it_is_sent(engine: En
     money_is_right(engine)
 
 
+def test_a_reference_sent_for_two_users_at_once_grants_to_one(engine: Engine) -> None:
+    with Session(engine) as session, session.begin():
+        user_ids = [new_user(session) for _ in range(8)]
+
+    def grant(user_id: UUID) -> bool:
+        try:
+            with Session(engine) as session, session.begin():
+                return credits.grant(session, user_id, 10, "payment-1")[1]
+        except GrantConflict:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(grant, user_ids)) == [False] * 7 + [True]
+    money_is_right(engine)
+
+
 def test_a_reference_never_means_two_things(engine: Engine) -> None:
     with Session(engine) as session, session.begin():
         user_id, other_id = new_user(session), new_user(session)
         credits.grant(session, user_id, 10, "payment-1")
-        with pytest.raises(ValueError, match="payment-1"):
+        with pytest.raises(GrantConflict):
             credits.grant(session, user_id, 11, "payment-1")
-        with pytest.raises(ValueError, match="payment-1"):
+        with pytest.raises(GrantConflict):
             credits.grant(session, other_id, 10, "payment-1")
         with pytest.raises(ValueError, match="at least one"):
             credits.grant(session, user_id, 0, "payment-2")

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from cli.job_story import read_story
 from shared.audit import audit
 from shared.disk_storage import DiskStorage
+from shared.job_story import read_story
 from shared.settings import Settings
 from tests import photos as pictures
 from tests.api_client import Client, finish, refused

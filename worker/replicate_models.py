@@ -1,4 +1,4 @@
-"""The models we order from at Replicate: how our order becomes a model's input, and what a picture of it costs.
+"""The models we order from at Replicate: how our order becomes a model's input.
 
 Each must keep the person's face: flux-1.1-pro is not here because its only picture field (`image_prompt`, Flux Redux)
 guides the composition and gives a stranger's face; google/nano-banana is not because its upstream is being retired.
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from shared.model_prices import PRICES_USD
+
 
 @dataclass(frozen=True, slots=True)
 class ReplicateModel:
@@ -20,7 +22,6 @@ class ReplicateModel:
         photo_field: where the portrait's address goes; as the only item of a list where `photo_is_list`.
         fixed: the rest of the input, the same in every order: 3:4, JPEG, about one megapixel, safety.
         takes_seed: it repeats a picture by `seed`, which is also how we find a prediction whose answer was lost.
-        price_usd: of one output picture, for the books. Replicate bills official image models by the picture.
     """
 
     name: str
@@ -28,7 +29,11 @@ class ReplicateModel:
     photo_is_list: bool
     fixed: Mapping[str, Any]
     takes_seed: bool
-    price_usd: Decimal
+
+    @property
+    def price_usd(self) -> Decimal:
+        """Of one output picture, for the books."""
+        return PRICES_USD[self.name]
 
     def input_for(self, prompt: str, portrait: str, seed: int) -> dict[str, Any]:
         """The `input` object of one prediction; `portrait` is an https: or data: address."""
@@ -38,8 +43,6 @@ class ReplicateModel:
 
 
 _MODELS = (
-    # $0.015 a run, and as much again for each megapixel in and out: about $0.045 for one portrait of 1 MP and one
-    # photo of 1 MP. From third parties, not confirmed on the price page; a portrait of 3 MP may cost $0.03 more.
     ReplicateModel(
         name="black-forest-labs/flux-2-pro",
         photo_field="input_images",
@@ -52,25 +55,22 @@ _MODELS = (
             "safety_tolerance": 2,  # 1 (strictest) .. 5
         },
         takes_seed=True,
-        price_usd=Decimal("0.045"),
     ),
-    # $0.04 a picture (Replicate's price list, 2025). Takes no webp; safety above 2 is refused with an input image.
+    # Takes no webp; safety above 2 is refused with an input image.
     ReplicateModel(
         name="black-forest-labs/flux-kontext-pro",
         photo_field="input_image",
         photo_is_list=False,
         fixed={"aspect_ratio": "3:4", "output_format": "jpg", "safety_tolerance": 2},
         takes_seed=True,
-        price_usd=Decimal("0.04"),
     ),
-    # $0.03 a picture, from third parties; one of them books 0.04. No seed, no format and no safety field; gives a list.
+    # No seed, no format and no safety field; gives a list.
     ReplicateModel(
         name="bytedance/seedream-4",
         photo_field="image_input",
         photo_is_list=True,
         fixed={"aspect_ratio": "3:4", "size": "2K", "sequential_image_generation": "disabled"},
         takes_seed=False,
-        price_usd=Decimal("0.03"),
     ),
 )
 

@@ -15,6 +15,8 @@ from cli.simulation.provider import UNFIT_PORTRAIT
 from shared import credits, free_retry, jobs, loose_objects
 from shared.errors import IdempotencyConflict, Refusal
 from shared.free_retry import NotRetried
+from shared.spending import Spending
+from shared.staff_actions import Actor
 
 if TYPE_CHECKING:
     from cli.simulation.world import World
@@ -165,6 +167,8 @@ class People:
                 world.queue,
                 job_id,
                 "a schedule",
+                actor=Actor.command("a schedule"),
+                spending=Spending(world.settings),
                 deadline_seconds=world.settings.job_deadline_seconds,
                 delivery_wanted=True,
             )
