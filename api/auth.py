@@ -7,11 +7,15 @@ from uuid import UUID
 
 import jwt
 import structlog
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session
 
 from api.signing_keys import SigningKeys
 from shared import credits
 from shared.errors import Unauthorized
+from shared.former_addresses import address_key
+from shared.models import User
 from shared.settings import Settings
 
 # Known to everyone, so it proves nothing: it serves loopback only, and only in development mode.
@@ -32,6 +36,7 @@ class Authenticator:
         # A shared secret wins over an address: HS256 with a published key would be no proof of anything.
         published = settings.auth_mode == "jwt" and settings.jwt_algorithm != "HS256" and settings.jwt_jwks_url
         self._signing_keys = SigningKeys(published) if published else None
+        self._address_key = address_key(settings)
 
     async def user_id(self, authorization: str | None) -> UUID:
         """The user of an `Authorization: Bearer ...` header, made at first sight with the sign-up grant.
@@ -43,20 +48,32 @@ class Authenticator:
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized
-        return await self.known_user_id(await self._email(token.strip()))
+        return await self._user_of(*await self._proved(token.strip()))
 
-    async def known_user_id(self, email: str) -> UUID:
-        """The user of an address that is proved already, made at first sight with the sign-up grant."""
-        async with self._sessions.begin() as session:
-            return await session.run_sync(credits.provision_user, email, self._settings.signup_credits)
+    async def present_user_id(self, user_id: UUID) -> UUID:
+        """The same id, if its account is still there. Raises Unauthorized."""
+        present = select(User.id).where(User.id == user_id, User.deleted_at.is_(None))
+        async with self._sessions() as session:
+            if await session.scalar(present) is None:
+                raise Unauthorized
+        return user_id
 
     async def development_user_id(self, email: str) -> UUID:
         """The user of an address that nothing proves. Raises Unauthorized in any mode but development."""
         if self._settings.auth_mode != "development":
             raise Unauthorized
-        return await self.known_user_id(email)
+        return await self._user_of(email, None)
 
-    async def _email(self, token: str) -> str:
+    async def _user_of(self, email: str, proved_at: datetime | None) -> UUID:
+        def provision(session: Session) -> UUID:
+            granted, key = self._settings.signup_credits, self._address_key
+            return credits.provision_user(session, email, granted, address_key=key, proved_at=proved_at)
+
+        async with self._sessions.begin() as session:
+            return await session.run_sync(provision)
+
+    async def _proved(self, token: str) -> tuple[str, datetime | None]:
+        """Whose token it is, and when it was issued, if it says so."""
         settings = self._settings
         key: Any
         algorithm: str = settings.jwt_algorithm
@@ -82,7 +99,8 @@ class Authenticator:
         email = claims["email"]
         if not isinstance(email, str) or "@" not in email:
             raise Unauthorized
-        return email
+        issued_at = claims.get("iat")
+        return email, None if issued_at is None else datetime.fromtimestamp(issued_at, UTC)
 
 
 def development_token(settings: Settings, email: str, lifetime: timedelta = timedelta(days=1)) -> str:

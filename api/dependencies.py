@@ -73,11 +73,11 @@ async def current_user(
 
     Raises Unauthorized, and CrossSite where another site's page makes a browser send its cookie.
     """
-    if "authorization" in request.headers or (email := parts.session_cookie.email(request)) is None:
+    if "authorization" in request.headers or (user_id := parts.session_cookie.user_id(request)) is None:
         return await user_of_token(request, parts)
     refuse_development_for_others(request, parts)
     refuse_cross_site(request, parts.settings)
-    return await parts.authenticator.known_user_id(email)
+    return await parts.authenticator.present_user_id(user_id)
 
 
 async def user_of_token(request: Request, parts: Parts) -> UUID:
@@ -147,6 +147,10 @@ SUBMISSION_DOCS = {
                         },
                         "style": {"type": "string", "enum": [style.value for style in Style]},
                         "role": {"type": "string", "enum": [role.value for role in Role]},
+                        "consent": {
+                            "type": "string",
+                            "description": "the `version` of the text of `GET /consent` that the user agreed to",
+                        },
                     },
                 }
             }

@@ -47,6 +47,11 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "unknown_style": Problem(400, "없는 스타일입니다", "There is no such style"),
         "unknown_role": Problem(400, "역할은 GROOM 또는 BRIDE여야 합니다", "The role must be GROOM or BRIDE"),
         "invalid_request": Problem(400, "요청 형식이 올바르지 않습니다", "The request is not in the expected form"),
+        "consent_required": Problem(
+            400,
+            "얼굴 사진 이용에 대한 동의가 필요합니다",
+            "Please agree to how your portrait is used",
+        ),
         "invalid_image": Problem(
             400, "사용할 수 없는 이미지입니다. JPEG, PNG, WebP, HEIC 사진을 올려주세요", "Invalid file type"
         ),

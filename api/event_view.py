@@ -30,7 +30,8 @@ _PHOTO_AFTER = {
 _TOLD = ["job.accepted", *_PHOTO_AFTER, *ENDS]
 
 _NEW = text("""
-    SELECT e.id, e.job_id, e.name, p.id AS photo_id, p.slot, p.width, p.height, counted.total,
+    SELECT e.id, e.job_id, e.name, p.id AS photo_id, p.slot, p.width, p.height, p.deleted_at IS NOT NULL AS gone,
+        counted.total,
         (SELECT count(*) FROM job_events d
           WHERE d.job_id = e.job_id AND d.name = 'photo.stored' AND d.id <= e.id) AS done,
         CASE WHEN e.name = 'job.accepted' THEN counted.photos END AS photos
@@ -99,7 +100,7 @@ def _data(row: Any) -> dict[str, Any]:
         "progress": {"done": row.done, "total": row.total},
     }
     if accepted:
-        waiting = {"status": PhotoStatus.PENDING, "width": None, "height": None}
+        waiting = {"status": PhotoStatus.PENDING, "width": None, "height": None, "gone": False}
         return {**data, "photos": [photo_view({**photo, **waiting}) for photo in row.photos]}
     status = _PHOTO_AFTER[row.name]
     stored = status is PhotoStatus.STORED
@@ -109,5 +110,6 @@ def _data(row: Any) -> dict[str, Any]:
         "status": status,
         "width": row.width if stored else None,
         "height": row.height if stored else None,
+        "gone": stored and row.gone,
     }
     return {**data, "photo": photo_view(photo)}

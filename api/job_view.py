@@ -19,11 +19,13 @@ from shared.models import ACTIVE_JOB, PhotoStatus
 
 _COLUMNS = """
     j.id, j.status, j.style, j.role, j.error_code, j.selected_photo_id, j.created_at, j.completed_at,
+    j.photos_deleted_at, j.consent_version,
     CASE WHEN j.portrait_deleted_at IS NULL THEN j.portrait_id END AS portrait_id,
     CAST(extract(epoch FROM cuggu_now() - j.created_at) AS float) AS age_seconds,
     EXISTS (SELECT FROM ledger_entries l WHERE l.job_id = j.id AND l.kind = 'REFUND') AS refunded,
     (SELECT json_agg(json_build_object('id', p.id, 'slot', p.slot, 'status', p.status,
-                                       'width', p.width, 'height', p.height) ORDER BY p.slot)
+                                       'width', p.width, 'height', p.height, 'gone', p.deleted_at IS NOT NULL)
+                     ORDER BY p.slot)
        FROM photos p WHERE p.job_id = j.id) AS photos
 """
 _ONE = text(f"SELECT {_COLUMNS} FROM jobs j WHERE j.id = :job_id AND j.user_id = :user_id AND j.deleted_at IS NULL")  # noqa: S608
@@ -104,8 +106,9 @@ def etag(job: dict[str, Any]) -> str:
 
 
 def photo_view(photo: Mapping[str, Any]) -> dict[str, Any]:
-    """A photo's id, slot, status, width and height, with its addresses once it is stored."""
-    url = f"/media/{photo['id']}" if photo["status"] == PhotoStatus.STORED else None
+    """A photo's id, slot, status, width and height, with its addresses while it is stored and not gone."""
+    there = photo["status"] == PhotoStatus.STORED and not photo["gone"]
+    url = f"/media/{photo['id']}" if there else None
     return {**photo, "url": url, "thumbnail_url": url and f"{url}/thumbnail"}
 
 
@@ -130,6 +133,8 @@ def _view(row: RowMapping, language: str, left: Eta | None) -> dict[str, Any]:
         "photos": photos,
         "portrait_url": f"/media/portraits/{row['portrait_id']}" if row["portrait_id"] else None,
         "selected_photo_id": row["selected_photo_id"],
+        "photos_deleted_at": row["photos_deleted_at"],
+        "consent_version": row["consent_version"],
         "error": _error(row["error_code"], row["refunded"], language),
         "eta_seconds": left and left.p50_seconds,
         "eta_p90_seconds": left and left.p90_seconds,

@@ -20,8 +20,10 @@ from api.readiness import DatabaseProbe
 from api.redis_guard import RedisGuard, impatient_redis
 from api.remembered_faces import RememberedFaces
 from api.routes import (
+    account,
     admin,
     admin_actions,
+    consent,
     downloads,
     grants,
     health,
@@ -78,9 +80,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         downloads,
         media,
         me,
+        account,
         grants,
         session,
         styles,
+        consent,
         plan,
         webhooks,
         health,

@@ -23,10 +23,11 @@ class PhotoOut(BaseModel):
     id: UUID
     slot: int = Field(ge=0, le=3)
     status: PhotoStatus
-    url: str | None = Field(description="stable address of a stored photo, relative to the API")
+    url: str | None = Field(description="stable address of a stored photo, relative to the API; null once it is gone")
     thumbnail_url: str | None = Field(None, description="the same photo, small, as WebP of at most 2.4 kB")
     width: int | None = Field(description="pixels")
     height: int | None = Field(description="pixels")
+    gone: bool = Field(False, description="it was stored, and is deleted by now or was lost")
 
 
 class JobError(BaseModel):
@@ -44,6 +45,8 @@ class JobOut(BaseModel):
     photos: list[PhotoOut]
     portrait_url: str | None = Field(description="null once the portrait has been deleted")
     selected_photo_id: UUID | None
+    photos_deleted_at: datetime | None = Field(None, description="when its photos were deleted because of their age")
+    consent_version: str | None = Field(None, description="the text of `GET /consent` that was agreed to")
     error: JobError | None
     eta_seconds: float | None = Field(
         description="what is left, as half of the latest jobs like it needed; null while it is not known"
@@ -71,6 +74,13 @@ class MeOut(BaseModel):
     id: UUID
     email: str
     credits: int
+
+
+class ConsentOut(BaseModel):
+    version: str = Field(description="send it as `consent` with the job of a user who agreed")
+    required: bool = Field(description="whether jobs are refused without it")
+    language: str
+    text: str = Field(description="in that language, as plain lines")
 
 
 class SignInIn(BaseModel):

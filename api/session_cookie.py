@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import jwt
 from fastapi import Request, Response
@@ -24,11 +25,12 @@ class SessionCookie:
         # A browser takes the prefix for a promise: this host's own, sent over TLS only, set by no other host.
         self._name = "__Host-cuggu_session" if self._secure else "cuggu_session"
 
-    def set(self, response: Response, email: str) -> None:
+    def set(self, response: Response, user_id: UUID) -> None:
         """Sign this person in. Raises NotFound where the settings know no secret to sign with."""
         if self._key is None:
             raise NotFound
-        claims = {"email": email, "exp": datetime.now(UTC) + timedelta(seconds=self._seconds)}
+        # The account's id and not its address: a cookie that outlives its account must not make another one.
+        claims = {"sub": str(user_id), "exp": datetime.now(UTC) + timedelta(seconds=self._seconds)}
         value = jwt.encode(claims, self._key, _ALGORITHM)
         # Lax: links to the page find it signed in, and what another site posts comes without it.
         response.set_cookie(
@@ -38,7 +40,7 @@ class SessionCookie:
     def clear(self, response: Response) -> None:
         response.delete_cookie(self._name, path="/", secure=self._secure, httponly=True, samesite="lax")
 
-    def email(self, request: Request) -> str | None:
+    def user_id(self, request: Request) -> UUID | None:
         """Whose the request's cookie is; None if it brings none. Raises Unauthorized for one that is not valid now."""
         value = request.cookies.get(self._name)
         if value is None:
@@ -46,10 +48,10 @@ class SessionCookie:
         if self._key is None:
             raise Unauthorized
         try:
-            claims = jwt.decode(value, self._key, algorithms=[_ALGORITHM], options={"require": ["exp", "email"]})
-        except jwt.PyJWTError as error:
+            claims = jwt.decode(value, self._key, algorithms=[_ALGORITHM], options={"require": ["exp", "sub"]})
+            return UUID(claims["sub"])
+        except (jwt.PyJWTError, ValueError) as error:
             raise Unauthorized from error
-        return str(claims["email"])
 
 
 def _key(settings: Settings) -> bytes | None:

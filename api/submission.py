@@ -16,7 +16,8 @@ from api.rate_limit import RateLimits
 from api.redis_guard import RedisGuard
 from api.remembered_faces import RememberedFaces
 from api.upload import Submission
-from shared import jobs, loose_objects
+from shared import consent, jobs, loose_objects
+from shared.consent import Consent
 from shared.credits import JOB_COST_CREDITS
 from shared.errors import (
     FaceTooSmall,
@@ -72,23 +73,24 @@ class Submitter:
         self._spending = spending
         self._decoders = CapacityLimiter(DECODERS)
 
-    async def submit(self, user_id: UUID, submission: Submission) -> Submitted:
-        """Accept the job, or say why not.
+    async def submit(self, user_id: UUID, submission: Submission, language: str) -> Submitted:
+        """Accept the job, or say why not. `language` is the one that the user reads.
 
         Raises:
             Refusal: of any kind that the HTTP contract lists for a submission; nothing was charged.
         """
         with refusals_counted():
-            submitted = await self._submit(user_id, submission)
+            submitted = await self._submit(user_id, submission, language)
         SUBMISSIONS.labels("replayed" if submitted.replayed else "accepted").inc()
         return submitted
 
-    async def _submit(self, user_id: UUID, submission: Submission) -> Submitted:
+    async def _submit(self, user_id: UUID, submission: Submission, language: str) -> Submitted:
         fingerprint = await to_thread.run_sync(_fingerprint, submission)  # of up to 10 MB: tens of milliseconds
         replayed = await self._earlier(user_id, submission.idempotency_key, fingerprint)
         if replayed is not None:
             return replayed
         await self._check_paused()
+        agreed = consent.given(submission.consent, language, self._settings)
         if isinstance(submission.image, UUID):
             await self._limits.check_submission(user_id)
             await self._check_credits(user_id)
@@ -100,7 +102,7 @@ class Submitter:
             await self._check_credits(user_id)
             await self._check_face(portrait)
             jpeg = portrait.jpeg
-        return await self._accept(user_id, submission, fingerprint, jpeg)
+        return await self._accept(user_id, submission, fingerprint, jpeg, agreed)
 
     async def _earlier(self, user_id: UUID, key: str | None, fingerprint: str) -> Submitted | None:
         if key is None:
@@ -169,7 +171,9 @@ class Submitter:
             case FaceVerdict.TOO_SMALL:
                 raise FaceTooSmall
 
-    async def _accept(self, user_id: UUID, submission: Submission, fingerprint: str, jpeg: bytes) -> Submitted:
+    async def _accept(
+        self, user_id: UUID, submission: Submission, fingerprint: str, jpeg: bytes, agreed: Consent | None
+    ) -> Submitted:
         job_id, portrait_id = uuid4(), uuid4()
         key = jobs.portrait_key(portrait_id)
         async with self._sessions.begin() as session:
@@ -187,6 +191,7 @@ class Submitter:
             delivery_wanted=self._settings.site_webhook_url is not None,
             request_id=structlog.contextvars.get_contextvars().get("request_id"),
             traceparent=traceparent(),
+            consent=agreed,
         )
         try:
             # As late as a step that needs no transaction can be: a refusal or an outage before it used nothing up.

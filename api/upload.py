@@ -24,10 +24,11 @@ class Submission:
     style: Style
     role: Role | None
     idempotency_key: str | None
+    consent: str | None  # the version of the text that was agreed to
 
 
 async def receive_submission(request: Request, max_bytes: int) -> Submission:
-    """Read the multipart form `image` (or `portrait_of`), `style` and optionally `role`.
+    """Read the multipart form `image` (or `portrait_of`), `style` and optionally `role` and `consent`.
 
     Raises:
         FileTooLarge: the picture has more than `max_bytes`.
@@ -42,6 +43,7 @@ async def receive_submission(request: Request, max_bytes: int) -> Submission:
         portrait_of = form.get("portrait_of") or None
         style = form.get("style")
         role = form.get("role") or None
+        consent = form.get("consent") or None
         if portrait_of is None and not isinstance(image, UploadFile):
             raise MissingField(field="image")
         if portrait_of is not None and image is not None:
@@ -52,6 +54,8 @@ async def receive_submission(request: Request, max_bytes: int) -> Submission:
             raise UnknownStyle(known=[known.value for known in Style])
         if role is not None and role not in set(Role):
             raise UnknownRole(known=[known.value for known in Role])
+        if consent is not None and not isinstance(consent, str):
+            raise InvalidRequest(fields=["consent"])
         body = await image.read() if isinstance(image, UploadFile) else _job_id(portrait_of)
     finally:
         await form.close()
@@ -60,7 +64,7 @@ async def receive_submission(request: Request, max_bytes: int) -> Submission:
             raise FileTooLarge(max_bytes=max_bytes)
         if not body:
             raise MissingField(field="image")
-    return Submission(body, Style(style), Role(role) if role else None, key)
+    return Submission(body, Style(style), Role(role) if role else None, key, consent)
 
 
 def _job_id(word: object) -> UUID:

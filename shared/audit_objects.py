@@ -6,12 +6,13 @@ only what is wrong by every look is an offence.
 """
 # ruff: noqa: S608 - all that is put into the statements are words of this file
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import Enum, auto
 from hashlib import sha256
 from heapq import merge
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 from typing import NamedTuple
 from uuid import UUID
@@ -49,6 +50,26 @@ SELECT object_key, 'loose_objects', object_key, NULL, NULL, delete_after < cuggu
 FROM loose_objects
 """
 _ALL = text(f'SELECT * FROM ({_PROMISES}) promise ORDER BY key COLLATE "C"')
+# A stretch of the storage. All keys of a job lie together, so its rows are found by its id.
+_STRETCH = text(f"""
+SELECT * FROM (
+    SELECT object_key AS key, 'photos' AS "table", photos.id::text AS id, size_bytes,
+        CASE WHEN jobs.status IN ('COMPLETED', 'CANCELED') THEN job_id::text END AS paid_by, false AS forgotten
+    FROM photos JOIN jobs ON jobs.id = job_id
+    WHERE object_key IS NOT NULL AND job_id BETWEEN :first_photo AND :last_photo
+    UNION ALL
+    SELECT thumbnail_key, 'photos', id::text, NULL, NULL, false
+    FROM photos WHERE thumbnail_key IS NOT NULL AND job_id BETWEEN :first_thumbnail AND :last_thumbnail
+    UNION ALL
+    SELECT 'portraits/' || portrait_id, 'jobs', id::text, NULL, NULL, false
+    FROM jobs WHERE portrait_deleted_at IS NULL AND portrait_id BETWEEN :first_portrait AND :last_portrait
+    UNION ALL
+    SELECT object_key, 'loose_objects', object_key, NULL, NULL, delete_after < cuggu_now() - {LOOSE}
+    FROM loose_objects
+) promise
+WHERE key COLLATE "C" > :after AND (CAST(:until AS text) IS NULL OR key COLLATE "C" <= :until)
+ORDER BY key COLLATE "C"
+""")
 _OF_KEYS = text(f"SELECT * FROM ({_PROMISES}) promise WHERE key = ANY(:keys)")
 _PAGE = text(
     "SELECT id, object_key, sha256 FROM photos WHERE object_key IS NOT NULL AND id > :after ORDER BY id LIMIT :limit"
@@ -71,12 +92,21 @@ class _Photo(NamedTuple):
     sha256: str | None
 
 
+class _Kind(Enum):
+    ORPHAN = auto()
+    MISSING = auto()
+    TOLD_TWICE = auto()  # with the one before
+    OTHER = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class _Wrong:
     """One offence against one of the three checks of this file."""
 
     check: str
     offence: Offence
+    kind: _Kind = _Kind.OTHER
+    key: str = ""
 
 
 def prove_objects(snapshot: Connection, engine: Engine, storage: ObjectStorage) -> list[Finding]:
@@ -95,6 +125,48 @@ def prove_objects(snapshot: Connection, engine: Engine, storage: ObjectStorage) 
         Finding(promise, check, table, counts[check], tuple(wrong.offence for wrong in wrongs if wrong.check == check))
         for promise, check, table in _CHECKS
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What a stretch of the storage holds and lacks, by looks that agree.
+
+    `orphans` are objects that no row names; `missing` are rows that promise an object which is not there, by its key.
+    """
+
+    until: str | None  # the last key that was looked at; None at the storage's end
+    objects: int
+    promises: int
+    orphans: tuple[ObjectInfo, ...]
+    missing: Mapping[str, Sequence[tuple[str, str]]]  # (table, id) of each row
+    others: tuple[Offence, ...]  # that nobody can mend without knowing why
+
+
+def look_at_stretch(engine: Engine, storage: ObjectStorage, after: str, limit: int) -> Stretch:
+    """Compare up to `limit` objects whose keys come after `after` with all rows of that stretch.
+
+    No transaction is open while the storage is asked. Raises StorageUnavailable.
+    """
+    objects = list(islice(storage.list("", after), limit))
+    until = objects[-1].key if len(objects) == limit else None
+    with engine.connect() as connection:
+        promises = [_Promise(*row) for row in connection.execute(_STRETCH, _stretch(after, until))]
+    suspects = {
+        key: wrong
+        for key, of_key, found in _side_by_side(promises, objects)
+        if (wrong := set(_judge(key, of_key, found)))
+    }
+    infos = {info.key: info for info in objects}
+    orphans, missing, others = list[ObjectInfo](), dict[str, list[tuple[str, str]]](), list[Offence]()
+    for again in _looked_at_again(engine, storage, suspects):
+        match again.kind:
+            case _Kind.ORPHAN:
+                orphans.append(infos[again.key])
+            case _Kind.MISSING:
+                missing.setdefault(again.key, []).append((again.offence.table, again.offence.id))
+            case _Kind.OTHER:
+                others.append(again.offence)
+    return Stretch(until, len(objects), len(promises), tuple(orphans), missing, tuple(others))
 
 
 def unproved(why: str) -> list[Finding]:
@@ -142,7 +214,7 @@ def _judge(key: str, promises: Sequence[_Promise], found: ObjectInfo | None) -> 
     kept = [promise for promise in promises if promise.table != "loose_objects"]
     if found is not None and not kept:
         if not loose:
-            yield _Wrong(WITHOUT_ROW, Offence("objects", key, "no row names it"))
+            yield _Wrong(WITHOUT_ROW, Offence("objects", key, "no row names it"), _Kind.ORPHAN, key)
         elif loose[0].forgotten:
             yield _Wrong(WITHOUT_ROW, Offence("objects", key, "it should have been deleted more than 15 minutes ago"))
     for promise in kept:
@@ -151,9 +223,11 @@ def _judge(key: str, promises: Sequence[_Promise], found: ObjectInfo | None) -> 
         if len(kept) > 1:
             yield _Wrong(WITHOUT_OBJECT, Offence(promise.table, promise.id, f"{key} is promised by another row too"))
         if found is None:
-            yield _Wrong(WITHOUT_OBJECT, Offence(promise.table, promise.id, f"{key} is not there"))
+            absent = Offence(promise.table, promise.id, f"{key} is not there")
+            yield _Wrong(WITHOUT_OBJECT, absent, _Kind.MISSING, key)
             if promise.paid_by:
-                yield _Wrong(WHOLE, Offence("jobs", promise.paid_by, f"its photo {promise.id} is not there"))
+                told = Offence("jobs", promise.paid_by, f"its photo {promise.id} is not there")
+                yield _Wrong(WHOLE, told, _Kind.TOLD_TWICE, key)
         elif promise.size_bytes is not None and promise.size_bytes != found.size_bytes:
             sizes = f"{key} has {found.size_bytes} bytes, not {promise.size_bytes}"
             if promise.paid_by:
@@ -186,6 +260,23 @@ def _promises_of(engine: Engine, keys: Sequence[str]) -> dict[str, list[_Promise
 def _find(storage: ObjectStorage, key: str) -> ObjectInfo | None:
     first = next(iter(storage.list(key)), None)  # a key comes before all that it begins
     return first if first is not None and first.key == key else None
+
+
+def _stretch(after: str, until: str | None) -> dict[str, object]:
+    """The statement's bounds: of each folder the ids that keys of the stretch can hold."""
+    bounds: dict[str, object] = {"after": after, "until": until}
+    for folder, name in (("photos/", "photo"), ("thumbnails/", "thumbnail"), ("portraits/", "portrait")):
+        bounds[f"first_{name}"] = _id_in(after, folder) or UUID(int=0)
+        bounds[f"last_{name}"] = (until and _id_in(until, folder)) or UUID(int=2**128 - 1)
+    return bounds
+
+
+def _id_in(key: str, folder: str) -> UUID | None:
+    """The id that follows the folder's name. Ids are in the same order as keys and as the database's."""
+    try:
+        return UUID(key.removeprefix(folder)[:36]) if key.startswith(folder) else None
+    except ValueError:  # not a key of ours
+        return None
 
 
 def _pages(engine: Engine) -> Iterator[list[_Photo]]:

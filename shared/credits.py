@@ -4,28 +4,45 @@ A balance and its ledger entry always change together (I1); constraints decide w
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import ColumnElement, insert, select, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from shared.errors import GrantConflict, InsufficientCredits, NotFound
+from shared import former_addresses
+from shared.errors import GrantConflict, InsufficientCredits, NotFound, Unauthorized
 from shared.models import LedgerEntry, LedgerKind, User
 
 JOB_COST_CREDITS = 1
 
 
-def provision_user(session: Session, email: str, signup_credits: int) -> UUID:
+def provision_user(
+    session: Session,
+    email: str,
+    signup_credits: int,
+    *,
+    address_key: bytes | None = None,
+    proved_at: datetime | None = None,
+) -> UUID:
     """The user of this address; made now, with the sign-up grant, if this is the first sight of them.
 
-    Two first requests at once make one user and one grant.
+    Two first requests at once make one user and one grant. With `address_key` (shared/former_addresses.py) an address
+    whose account was deleted begins anew with a grant of nothing, and not by a proof that is older than the deletion.
+
+    Raises:
+        Unauthorized: the address was proved at `proved_at`, and its account was deleted after that.
     """
     email = email.strip().lower()
     user_id = session.scalar(select(User.id).where(User.email == email))
     if user_id is not None:
         return user_id
+    if address_key is not None and (left_at := former_addresses.left_at(session, email, address_key)) is not None:
+        if proved_at is not None and proved_at <= left_at:
+            raise Unauthorized
+        signup_credits = 0
     created: UUID | None = session.scalar(
         upsert(User).values(email=email).on_conflict_do_nothing(index_elements=[User.email]).returning(User.id)
     )
@@ -65,7 +82,8 @@ def grant(session: Session, user_id: UUID, amount: int, reference: str) -> tuple
     if amount <= 0:
         raise ValueError("a grant must be of at least one credit")
     # The user's row lock makes two grants of one reference wait for each other instead of failing.
-    balance = session.scalar(select(User.credits).where(User.id == user_id).with_for_update())
+    there = select(User.credits).where(User.id == user_id, User.deleted_at.is_(None))
+    balance = session.scalar(there.with_for_update())
     if balance is None:
         raise NotFound
     known = session.scalar(select(LedgerEntry).where(LedgerEntry.reference == reference))
@@ -96,15 +114,17 @@ def _move(
     job_id: UUID | None = None,
     reference: str | None = None,
 ) -> int:
+    # What an account that was given up is owed is still written down; nothing more is taken from it.
+    may: ColumnElement[bool] = User.deleted_at.is_(None) if amount < 0 else true()
     balance = session.scalar(
         update(User)
-        .where(User.id == user_id, User.credits + amount >= 0)
+        .where(User.id == user_id, User.credits + amount >= 0, may)
         .values(credits=User.credits + amount)
         .returning(User.credits)
         .execution_options(synchronize_session=False)
     )
     if balance is None:
-        left = session.scalar(select(User.credits).where(User.id == user_id))
+        left = session.scalar(select(User.credits).where(User.id == user_id, may))
         if left is None:
             raise NotFound
         raise InsufficientCredits(balance=left)

@@ -74,10 +74,14 @@ class DiskStorage:
                 except OSError:  # not empty, or gone already
                     break
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        with _refused_when_the_disk_fails():
-            found = sorted(self._walk(prefix), key=lambda info: info.key)
-        yield from found
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        walk = self._walk(self._root, "", prefix, after)
+        while True:
+            with _refused_when_the_disk_fails():
+                found = next(walk, None)
+            if found is None:
+                return
+            yield found
 
     def signed_url(self, key: str, *, download_name: str | None = None) -> str | None:
         checked_key(key)
@@ -106,20 +110,20 @@ class DiskStorage:
             else:
                 return
 
-    def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
-        for directory, subdirectories, names in os.walk(self._root, onerror=_raise_unless_gone):
-            inside = "" if Path(directory) == self._root else Path(directory).relative_to(self._root).as_posix() + "/"
-            subdirectories[:] = [
-                name
-                for name in subdirectories
-                if not name.startswith(".")
-                and (f"{inside}{name}/".startswith(prefix) or prefix.startswith(f"{inside}{name}/"))
-            ]
-            for key in (inside + name for name in names if not name.startswith(".")):
-                if not key.startswith(prefix):
-                    continue
+    def _walk(self, directory: Path, inside: str, prefix: str, after: str) -> Iterator[ObjectInfo]:
+        """In the order of keys, one directory's names in memory at a time; what cannot hold such keys is not entered.
+
+        `inside` is what the keys in this directory begin with. A directory's place is that of its keys: with a slash.
+        """
+        for name, is_directory in _names(directory):
+            key = inside + name
+            if is_directory:
+                wanted = key.startswith(prefix) or prefix.startswith(key)
+                if wanted and (key > after or after.startswith(key)):
+                    yield from self._walk(directory / name, key, prefix, after)
+            elif key.startswith(prefix) and key > after:
                 with suppress(FileNotFoundError):
-                    stat = (self._root / key).stat()
+                    stat = (directory / name).stat()
                     yield ObjectInfo(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
 
     def _forget_interrupted_writes(self) -> None:
@@ -155,6 +159,11 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _raise_unless_gone(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
+def _names(directory: Path) -> list[tuple[str, bool]]:
+    """(name, whether it is a directory, whose name then ends with a slash), in order; nothing that is hidden."""
+    try:
+        with os.scandir(directory) as entries:
+            shown = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+    except FileNotFoundError:  # nothing was ever put, or it was deleted in the meantime
+        return []
+    return sorted((name + "/" if is_directory else name, is_directory) for name, is_directory in shown)

@@ -56,6 +56,12 @@ class InvalidRequest(Refusal):
     code = "invalid_request"
 
 
+class ConsentRequired(Refusal):
+    """The request does not name the text that its user must have agreed to; `version` names it."""
+
+    code = "consent_required"
+
+
 class InvalidImage(Refusal):
     """`reason` is one of: not_an_image, broken, too_many_pixels, too_small, too_complex."""
 

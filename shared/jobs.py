@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from shared import credits, deliveries, loose_objects
+from shared.consent import Consent
 from shared.database import db_now
 from shared.errors import JobEnded, NotFound, PhotoNotStored
 from shared.models import (
@@ -45,6 +46,7 @@ class NewJob:
     delivery_wanted: bool  # whether the site is told of the end
     request_id: str | None = None
     traceparent: str | None = None
+    consent: Consent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,9 @@ def accept(session: Session, new: NewJob) -> Accepted | None:
             delivery_wanted=new.delivery_wanted,
             request_id=new.request_id,
             traceparent=new.traceparent,
+            consent_version=new.consent and new.consent.version,
+            consent_language=new.consent and new.consent.language,
+            consented_at=new.consent and db_now(),
             deadline_at=db_now() + timedelta(seconds=new.deadline_seconds),
         )
         .on_conflict_do_nothing(index_elements=[Job.user_id, Job.idempotency_key])
@@ -201,10 +206,12 @@ def select_photo(session: Session, user_id: UUID, job_id: UUID, photo_id: UUID) 
         PhotoNotStored: the photo is not there to be chosen.
     """
     job = lock_own(session, user_id, job_id)
-    status = session.scalar(select(Photo.status).where(Photo.id == photo_id, Photo.job_id == job_id))
-    if status is None:
+    photo = session.execute(
+        select(Photo.status, Photo.object_key).where(Photo.id == photo_id, Photo.job_id == job_id)
+    ).one_or_none()
+    if photo is None:
         raise NotFound
-    if status is not PhotoStatus.STORED:
+    if photo.status is not PhotoStatus.STORED or photo.object_key is None:
         raise PhotoNotStored
     job.selected_photo_id = photo_id
     record_event(session, job_id, "photo.selected", photo_id)

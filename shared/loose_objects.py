@@ -7,8 +7,9 @@ go here, in the same transaction. Whatever is still here when its time has come 
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -19,6 +20,8 @@ from shared.models import LooseObject
 EXPECTED_SECONDS = 600
 # Longer than one deletion takes: until then nobody else tries the same keys.
 DELETING_SECONDS = 60
+# How long an object that somebody was still putting when it was to be deleted may lie there.
+AGAIN_SECONDS = 20
 
 
 def expect(session: Session, object_key: str) -> None:
@@ -34,6 +37,39 @@ def keep(session: Session, object_key: str) -> None:
 def let_go(session: Session, object_key: str) -> None:
     """No row promises the object after this transaction: delete it as soon as possible."""
     _write(session, object_key, 0)
+
+
+def let_all_go(session: Session, object_keys: Iterable[str], deletion_id: UUID | None = None) -> int:
+    """The same for many, by a user's wish or because their time is over; how many."""
+    rows = [{"object_key": key, "delete_after": db_now(), "deletion_id": deletion_id} for key in object_keys]
+    if rows:
+        row = insert(LooseObject).values(rows)
+        written = {"delete_after": row.excluded.delete_after, "deletion_id": row.excluded.deletion_id}
+        session.execute(row.on_conflict_do_update(index_elements=[LooseObject.object_key], set_=written))
+    return len(rows)
+
+
+def hurry(session: Session, object_keys: Iterable[str], deletion_id: UUID) -> int:
+    """Those of these keys that are expected will never be promised: delete now what lies there; how many.
+
+    A worker that died, or one that still puts, cannot be told apart. So the object is deleted again and again until the
+    key's time has come, and only then forgotten.
+    """
+    hurried = session.scalars(
+        update(LooseObject)
+        .where(LooseObject.object_key.in_(list(object_keys)), LooseObject.delete_after > db_now())
+        .values(again_after=LooseObject.delete_after, delete_after=db_now(), deletion_id=deletion_id)
+        .returning(LooseObject.object_key)
+        .execution_options(synchronize_session=False)
+    ).all()
+    return len(hurried)
+
+
+def adopt(session: Session, object_keys: Iterable[str]) -> None:
+    """Objects that were found and that nobody has ever written down: delete them, unless somebody does by now."""
+    rows = [{"object_key": key, "delete_after": db_now()} for key in object_keys]
+    if rows:
+        session.execute(insert(LooseObject).values(rows).on_conflict_do_nothing())
 
 
 def take_due(session: Session, limit: int) -> Sequence[str]:
@@ -56,8 +92,16 @@ def take_due(session: Session, limit: int) -> Sequence[str]:
 
 
 def forget(session: Session, object_keys: Iterable[str]) -> None:
-    """The objects are gone from the storage."""
-    session.execute(delete(LooseObject).where(LooseObject.object_key.in_(list(object_keys))))
+    """The objects are gone from the storage; those that may still be put come again until that is over."""
+    keys = list(object_keys)
+    over = or_(LooseObject.again_after.is_(None), LooseObject.again_after <= db_now())
+    session.execute(delete(LooseObject).where(LooseObject.object_key.in_(keys), over))
+    session.execute(
+        update(LooseObject)
+        .where(LooseObject.object_key.in_(keys))
+        .values(delete_after=func.least(LooseObject.again_after, db_now() + timedelta(seconds=AGAIN_SECONDS)))
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _write(session: Session, object_key: str, seconds: float) -> None:

@@ -61,6 +61,11 @@ class DeliveryStatus(StrEnum):
     GIVEN_UP = "GIVEN_UP"
 
 
+class DeletionKind(StrEnum):
+    JOB = "JOB"
+    ACCOUNT = "ACCOUNT"
+
+
 class LedgerKind(StrEnum):
     SIGNUP = "SIGNUP"
     CHARGE = "CHARGE"
@@ -105,6 +110,20 @@ class User(Base):
     email: Mapped[str] = mapped_column(unique=True)  # lower case; the site's key for a person
     credits: Mapped[int] = mapped_column(server_default=text("0"))  # written by shared/credits.py only
     created_at: Mapped[datetime] = mapped_column(server_default=db_now())
+    # At their wish. The row stays for its ledger; its `email` is a random pseudonym from then on, with no @ in it.
+    deleted_at: Mapped[datetime | None]
+
+
+class FormerAddress(Base):
+    """An address whose account was deleted, known again by whoever holds the key and by nobody else.
+
+    It gets no second sign-up grant, and a token issued before the deletion brings no account back.
+    """
+
+    __tablename__ = "former_addresses"
+
+    address_hash: Mapped[str] = mapped_column(primary_key=True)  # keyed: see shared/former_addresses.py
+    left_at: Mapped[datetime] = mapped_column(server_default=db_now())
 
 
 class LedgerEntry(Base):
@@ -148,8 +167,24 @@ class Job(Base):
             postgresql_include=["style", "status"],
             postgresql_where=text("completed_at IS NOT NULL"),
         ),
+        # Whose pictures will be due one day: the portraits of the last hour, the photos of the last month.
+        Index(
+            "ix_jobs_portrait_kept",
+            "completed_at",
+            postgresql_where=text("portrait_deleted_at IS NULL AND completed_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_jobs_photos_kept",
+            "completed_at",
+            postgresql_where=text("photos_deleted_at IS NULL AND completed_at IS NOT NULL"),
+        ),
         CheckConstraint(
             "(status IN ('QUEUED', 'PROCESSING')) = (completed_at IS NULL)", name="completed_at_when_terminal"
+        ),
+        CheckConstraint(
+            "(consent_version IS NULL) = (consented_at IS NULL) "
+            "AND (consent_version IS NULL) = (consent_language IS NULL)",
+            name="consent_whole",
         ),
         CheckConstraint(
             "deleted_at IS NULL OR (completed_at IS NOT NULL AND portrait_deleted_at IS NOT NULL)",
@@ -167,9 +202,15 @@ class Job(Base):
     # Random, and not the job's: whoever is shown a photo's address learns nothing about the portrait's.
     portrait_id: Mapped[UUID] = mapped_column(unique=True)
     portrait_deleted_at: Mapped[datetime | None]
+    photos_deleted_at: Mapped[datetime | None]  # whatever photos it had: their time was over, or it was deleted
     deleted_at: Mapped[datetime | None]  # at its user's wish, and gone for them
+    # Both are forgotten with the photos.
     idempotency_key: Mapped[str | None]
-    request_fingerprint: Mapped[str]  # sha256 over picture, style and role
+    request_fingerprint: Mapped[str]  # sha256 over picture, style and role; or empty
+    # What its user agreed to, if the request said so (shared/consent.py).
+    consent_version: Mapped[str | None]
+    consent_language: Mapped[str | None]
+    consented_at: Mapped[datetime | None]
     # Whether the site is told of the end. Known from the start, so that nobody who settles the job can forget it.
     delivery_wanted: Mapped[bool] = mapped_column(server_default=false())
     # Of the submission, for the log lines and the trace of every later step.
@@ -219,7 +260,7 @@ class Photo(Base):
     size_bytes: Mapped[int | None]
     sha256: Mapped[str | None]
     stored_at: Mapped[datetime | None]
-    deleted_at: Mapped[datetime | None]  # with its job
+    deleted_at: Mapped[datetime | None]  # with its job, after its time, or because its object was lost
 
 
 class Attempt(Base):
@@ -266,10 +307,48 @@ class LooseObject(Base):
     """
 
     __tablename__ = "loose_objects"
-    __table_args__ = (Index(None, "delete_after"),)
+    __table_args__ = (
+        Index(None, "delete_after"),
+        Index("ix_loose_objects_deletion", "deletion_id", postgresql_where=text("deletion_id IS NOT NULL")),
+    )
 
     object_key: Mapped[str] = mapped_column(primary_key=True)
     delete_after: Mapped[datetime]
+    # Somebody may still be putting it: until then it is deleted again and again.
+    again_after: Mapped[datetime | None]
+    deletion_id: Mapped[UUID | None] = mapped_column(ForeignKey("deletions.id"))  # the wish it goes by
+
+
+class Deletion(Base):
+    """The record of a user's wish: what was deleted and when, and when the last of its objects was surely gone."""
+
+    __tablename__ = "deletions"
+    __table_args__ = (
+        CheckConstraint("(kind = 'JOB') = (job_id IS NOT NULL)", name="job_when_of_a_job"),
+        Index(None, "user_id"),
+        Index("ix_deletions_open", "requested_at", postgresql_where=text("gone_at IS NULL")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    kind: Mapped[DeletionKind] = mapped_column(_words(DeletionKind))
+    job_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id"))
+    objects: Mapped[int] = mapped_column(server_default=text("0"))  # portraits, photos and thumbnails let go
+    requested_at: Mapped[datetime] = mapped_column(server_default=db_now())
+    gone_at: Mapped[datetime | None]
+
+
+class StorageLook(Base):
+    """How far the look over the whole storage has come; one row (shared/mending.py)."""
+
+    __tablename__ = "storage_looks"
+    __table_args__ = (CheckConstraint("id = 1", name="one"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, server_default=text("1"))
+    position: Mapped[str] = mapped_column(server_default=text("''"))  # the last key that was looked at
+    busy_until: Mapped[datetime] = mapped_column(server_default=db_now())  # nobody else looks until then
+    begun_at: Mapped[datetime] = mapped_column(server_default=db_now())
+    ended_at: Mapped[datetime | None]  # of this look; empty while it goes on
 
 
 class Delivery(Base):

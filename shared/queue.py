@@ -21,6 +21,8 @@ CLOSE_ATTEMPT = "close_attempt"
 DELIVER_WEBHOOK = "deliver_webhook"
 SWEEP = "sweep"
 DELETE_LOOSE_OBJECTS = "delete_loose_objects"
+EXPIRE_PICTURES = "expire_pictures"
+MEND_STORAGE = "mend_storage"
 
 START_QUEUE = "start"
 COLLECT_QUEUE = "collect"
@@ -52,6 +54,8 @@ def make_celery(settings: Settings, *, socket_timeout_seconds: float = PUBLISHER
             DELIVER_WEBHOOK: {"queue": MAINTENANCE_QUEUE},
             SWEEP: {"queue": MAINTENANCE_QUEUE},
             DELETE_LOOSE_OBJECTS: {"queue": MAINTENANCE_QUEUE},
+            EXPIRE_PICTURES: {"queue": MAINTENANCE_QUEUE},
+            MEND_STORAGE: {"queue": MAINTENANCE_QUEUE},
         },
         task_send_sent_event=True,
         worker_send_task_events=True,

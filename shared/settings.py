@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     session_seconds: int = Field(86_400, ge=60, description="how long a session cookie works")
     signup_credits: int = Field(2, ge=0, description="credits a user gets at first sight")
     grant_max_credits: int = Field(1000, ge=1, description="most credits that one grant by the shop or staff may add")
+    address_hash_secret: SecretStr | None = Field(
+        None, description="keys the hashes of deleted accounts' addresses, 32 bytes or more; unset: SESSION_SECRET's"
+    )
 
     # --- What may be uploaded, and how often
     upload_max_bytes: int = Field(10 * 1024 * 1024, description="largest picture taken")
@@ -62,6 +65,10 @@ class Settings(BaseSettings):
     rate_window_seconds: int = Field(600, description="the window of the two limits below")
     submissions_per_window: int = Field(5, description="accepted jobs per user and window")
     uploads_per_window: int = Field(30, description="uploads of any kind per user and window, before decoding")
+
+    consent_required: bool = Field(
+        False, description="true refuses jobs that do not say which text of GET /consent their user agreed to"
+    )
 
     # --- Faces
     face_checker: Literal["local", "azure"] = "local"
@@ -77,10 +84,19 @@ class Settings(BaseSettings):
     s3_bucket_name: str | None = None
     s3_endpoint_url: str | None = Field(None, description="an S3-compatible server instead of AWS")
     s3_public_base_url: str | None = Field(None, description="a CDN in front of the bucket, if there is one")
+    s3_encryption: Literal["AES256", "aws:kms"] | None = Field(
+        None, description="encryption asked for with every put; unset: the bucket's own default"
+    )
+    s3_kms_key_id: str | None = Field(None, description="aws:kms: the key, instead of the account's own for S3")
     aws_region: str = "ap-northeast-2"
     aws_access_key_id: SecretStr | None = Field(None, description="unset: boto3's own search (role, profile)")
     aws_secret_access_key: SecretStr | None = None
     media_url_seconds: int = Field(300, description="how long a signed address of a photo works")
+
+    portrait_retention_seconds: int = Field(
+        3600, ge=0, description="a portrait is deleted this long after its job's end"
+    )
+    photo_retention_days: float = Field(30, gt=0, description="a job's photos are deleted this long after its end")
 
     # --- Photos
     predictor: Literal["preview", "replicate"] = "preview"
@@ -139,7 +155,9 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name.upper()}={choice} needs {' and '.join(missing)}")
         if self.site_webhook_url is not None:
             _check_site_webhook(self.site_webhook_url, self.site_webhook_secrets, self.site_webhook_private_addresses)
-        for name in ("jwt_secret", "session_secret"):
+        if self.s3_kms_key_id is not None and self.s3_encryption != "aws:kms":
+            raise ValueError("S3_KMS_KEY_ID needs S3_ENCRYPTION=aws:kms")
+        for name in ("jwt_secret", "session_secret", "address_hash_secret"):
             secret = getattr(self, name)
             if secret and len(secret.get_secret_value()) < 32:
                 raise ValueError(f"{name.upper()} must be at least 32 bytes long")

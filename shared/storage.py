@@ -53,13 +53,13 @@ class ObjectStorage(Protocol):
         """Read an object whole. Raises ObjectNotFound."""
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete the objects; those that are gone already are no error.
+        """Delete the objects, with every version that was ever kept of them; those that are gone are no error.
 
         StorageUnavailable means that at least one is still there; the others may be gone. Safe to repeat.
         """
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Every object whose key starts with `prefix`, in the order of the keys."""
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        """Every object whose key starts with `prefix` and comes after `after`, in the order of the keys."""
 
     def signed_url(self, key: str, *, download_name: str | None = None) -> str | None:
         """An address anyone may GET for `media_url_seconds`; None where the storage has no address of its own.

@@ -2,13 +2,22 @@
 
 from celery.signals import after_task_publish, beat_init, setup_logging
 
-from shared.queue import DELETE_LOOSE_OBJECTS, SWEEP, WORKER_TIMEOUT_SECONDS, make_celery
+from shared.queue import (
+    DELETE_LOOSE_OBJECTS,
+    EXPIRE_PICTURES,
+    MEND_STORAGE,
+    SWEEP,
+    WORKER_TIMEOUT_SECONDS,
+    make_celery,
+)
 from shared.queue_figures import SweepNotes
 from shared.settings import get_settings
 from shared.telemetry import configure_logging
 
 SWEEP_INTERVAL_SECONDS = 1.0
 DELETE_INTERVAL_SECONDS = 10.0
+EXPIRE_INTERVAL_SECONDS = 10.0
+MEND_INTERVAL_SECONDS = 15.0  # of its steps; worker/mending.py says how often the whole storage is looked at
 # While no worker listens, sweeps must not pile up for ever; while all are busy, some must wait their turn.
 EXPIRES_SECONDS = 30.0
 
@@ -28,6 +37,16 @@ app.conf.update(
         "delete_loose_objects": {
             "task": DELETE_LOOSE_OBJECTS,
             "schedule": DELETE_INTERVAL_SECONDS,
+            "options": {"expires": EXPIRES_SECONDS},
+        },
+        "expire_pictures": {
+            "task": EXPIRE_PICTURES,
+            "schedule": EXPIRE_INTERVAL_SECONDS,
+            "options": {"expires": EXPIRES_SECONDS},
+        },
+        "mend_storage": {
+            "task": MEND_STORAGE,
+            "schedule": MEND_INTERVAL_SECONDS,
             "options": {"expires": EXPIRES_SECONDS},
         },
     },

@@ -83,15 +83,15 @@ class SiteWebhook:
                 log.error("delivery.given_up", reason=answer.says, tries=made.number)
 
     def _body(self, session: Session, job_id: UUID) -> str:
-        job, email = session.execute(
-            select(Job, User.email).join(User, User.id == Job.user_id).where(Job.id == job_id)
+        job, email, left_at = session.execute(
+            select(Job, User.email, User.deleted_at).join(User, User.id == Job.user_id).where(Job.id == job_id)
         ).one()
         photos = session.scalars(select(Photo).where(Photo.job_id == job_id).order_by(Photo.slot))
         refund = select(LedgerEntry.id).where(LedgerEntry.job_id == job_id, LedgerEntry.kind == LedgerKind.REFUND)
         refunded = session.scalar(refund) is not None
         data = {
             "id": str(job.id),
-            "user": {"email": email},
+            "user": {"email": email if left_at is None else None},
             "status": job.status.value,
             "style": job.style,
             "role": job.role,

@@ -15,6 +15,8 @@ from shared.queue import (
     COLLECT_PHOTO,
     DELETE_LOOSE_OBJECTS,
     DELIVER_WEBHOOK,
+    EXPIRE_PICTURES,
+    MEND_STORAGE,
     START_PHOTO,
     SWEEP,
     JobQueue,
@@ -23,10 +25,11 @@ from shared.queue_figures import SweepNotes
 from shared.settings import get_settings
 from shared.storage import open_storage
 from shared.tracing import configure_tracing
-from worker import sweeper
+from worker import retention, sweeper
 from worker.closing import Closing
 from worker.generation import Generation
 from worker.main import app
+from worker.mending import Mending
 from worker.predictor import open_predictor
 from worker.site_webhook import SiteWebhook
 from worker.steps import step
@@ -77,6 +80,11 @@ def _site_webhook() -> SiteWebhook:
     return SiteWebhook(_sessions(), get_settings())
 
 
+@cache
+def _mending() -> Mending:
+    return Mending(make_engine(get_settings().database_url, pool_size=1), generation().storage)
+
+
 @worker_init.connect
 def _build(**_: object) -> None:
     configure_tracing("cuggu-worker")
@@ -116,6 +124,16 @@ def sweep() -> None:
 @step(DELETE_LOOSE_OBJECTS)
 def delete_loose_objects() -> None:
     sweeper.delete_loose_objects(_sessions(), generation().storage)
+
+
+@step(EXPIRE_PICTURES)
+def expire_pictures() -> None:
+    retention.expire_pictures(_sessions(), _notes(), get_settings())
+
+
+@step(MEND_STORAGE)
+def mend_storage() -> None:
+    _mending().go_on()
 
 
 @app.task(name=HEARTBEAT, send_events=False)

@@ -56,7 +56,7 @@ async def submit_job(
     idempotency_key: Annotated[str | None, Header(max_length=255, description="repeat it to be safe to repeat")] = None,
 ) -> Response:
     """Ask for four photos of one person in one style; costs one credit, which comes back if they cannot be made."""
-    submitted = await parts.submitter.submit(user_id, submission)
+    submitted = await parts.submitter.submit(user_id, submission, language)
     async with parts.sessions() as session:
         job = await read_job(session, user_id, submitted.job_id, language, parts.durations)
     headers = {"Location": f"/jobs/{submitted.job_id}", **_allowance(await parts.limits.allowance(user_id))}

@@ -49,7 +49,7 @@ class SelectIn(BaseModel):
 @router.post("/generate", openapi_extra=SUBMISSION_DOCS)
 async def generate(request: Request, parts: PartsDep, user_id: UserDep, submission: SubmissionDep) -> Response:
     """Submit a job and wait for its end, at most two minutes. Then it answers 504, and the job goes on."""
-    submitted = await parts.submitter.submit(user_id, submission)
+    submitted = await parts.submitter.submit(user_id, submission, "ko")
     until = time.monotonic() + WAIT_SECONDS
     async with parts.changes.watching(submitted.job_id, request) as watch:
         while True:

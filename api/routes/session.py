@@ -29,7 +29,7 @@ async def sign_in(
     else:
         user_id = await user_of_token(request, parts)
     user = await session.get_one(User, user_id)
-    parts.session_cookie.set(response, user.email)
+    parts.session_cookie.set(response, user.id)
     response.headers["Cache-Control"] = "no-store"
     return MeOut(id=user.id, email=user.email, credits=user.credits)
 

@@ -38,9 +38,9 @@ class SimulatedStorage:
             self._world.boundary()
             self._may_not_answer()
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         for key in sorted(self.objects):
-            if key.startswith(prefix):
+            if key.startswith(prefix) and key > after:
                 yield ObjectInfo(key, len(self.objects[key]), self._world.clock.now)
 
     def signed_url(self, key: str, *, download_name: str | None = None) -> str | None:
