@@ -1,4 +1,4 @@
-"""The staff's pages as they go over the wire: plain HTML without any script, never kept, and nothing foreign in them."""
+"""The staff's pages as they go over the wire: plain HTML without any script, never kept, with nothing foreign."""
 
 from collections.abc import Mapping
 from datetime import datetime

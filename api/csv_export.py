@@ -1,4 +1,4 @@
-"""Tables as CSV, made while they are sent: a batch of rows is in memory at a time, and no connection is held between."""
+"""Tables as CSV, made while they are sent: one batch of rows is in memory, and no connection is held between two."""
 
 import csv
 from collections.abc import AsyncIterator, Mapping, Sequence

@@ -31,11 +31,11 @@ async def staff_member(request: Request, parts: PartsDep, session: SessionDep) -
     """Raises NotFound for whoever is no staff, and CrossSite for what another site's page makes a browser send."""
     try:
         refuse_development_for_others(request, parts)
-        email = parts.session_cookie.email(request)
+        user_id = parts.session_cookie.user_id(request)
     except Unauthorized:
-        email = None
+        user_id = None
     async with session.begin():
-        user_id = None if email is None else await session.run_sync(staff.find, email)
+        email = None if user_id is None else await session.run_sync(staff.address_of, user_id)
     if user_id is None or email is None:
         raise NotFound
     request.state.staff = True  # from here on refusals are told as a page

@@ -13,6 +13,7 @@ from cli.configuration import settings_here, stop
 from cli.database import database_of
 from shared import credits, granting
 from shared.errors import GrantConflict
+from shared.former_addresses import address_key
 from shared.models import User
 
 commands = typer.Typer(help="Grant credits, and see where they went.", no_args_is_help=True, rich_markup_mode=None)
@@ -32,7 +33,7 @@ def grant(
     """Add credits to a user's balance. Repeating a command with the same reference adds nothing."""
     settings = settings_here()
     with database_of(settings) as engine, Session(engine) as session, session.begin():
-        user_id = credits.provision_user(session, email, settings.signup_credits)
+        user_id = credits.provision_user(session, email, settings.signup_credits, address_key=address_key(settings))
         try:
             balance, granted = granting.grant(session, actor_of(actor), user_id, amount, reference)
         except GrantConflict:

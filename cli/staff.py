@@ -28,7 +28,7 @@ def add(email: Email, actor: ActorOption = None) -> None:
         raise stop(f"{email!r} is not an e-mail address.", 2)
     settings = settings_here()
     with database_of(settings) as engine, Session(engine) as session, session.begin():
-        added = staff.add(session, actor_of(actor), email, settings.signup_credits)
+        added = staff.add(session, actor_of(actor), email, settings)
     typer.echo(f"{email} is staff now." if added else f"{email} was staff already.")
 
 

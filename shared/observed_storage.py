@@ -30,8 +30,8 @@ class ObservedStorage:
         with self._call("delete"):
             self._storage.delete(keys)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return self._storage.list(prefix)
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        return self._storage.list(prefix, after)
 
     def signed_url(self, key: str, *, download_name: str | None = None) -> str | None:
         return self._storage.signed_url(key, download_name=download_name)

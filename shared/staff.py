@@ -9,14 +9,16 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from shared import credits, staff_actions
+from shared.former_addresses import address_key
 from shared.models import User
+from shared.settings import Settings
 from shared.staff_actions import Actor
 from shared.staff_models import StaffMember
 
 
-def add(session: Session, actor: Actor, email: str, signup_credits: int) -> bool:
+def add(session: Session, actor: Actor, email: str, settings: Settings) -> bool:
     """Make this person staff, and a user if we never saw them; False if they are staff already."""
-    user_id = credits.provision_user(session, email, signup_credits)
+    user_id = credits.provision_user(session, email, settings.signup_credits, address_key=address_key(settings))
     added = session.scalar(
         upsert(StaffMember).values(user_id=user_id).on_conflict_do_nothing().returning(StaffMember.user_id)
     )
@@ -42,13 +44,16 @@ def members(session: Session) -> Sequence[tuple[UUID, str, datetime]]:
     rows = session.execute(
         select(User.id, User.email, StaffMember.created_at)
         .join(StaffMember, StaffMember.user_id == User.id)
+        .where(User.deleted_at.is_(None))
         .order_by(StaffMember.created_at)
     )
     return [(row.id, row.email, row.created_at) for row in rows]
 
 
-def find(session: Session, email: str) -> UUID | None:
-    """The id of the staff member of this address. Nobody is made a user by being looked for."""
+def address_of(session: Session, user_id: UUID) -> str | None:
+    """The address of this member of the staff; None if the user is none, or has deleted their account."""
     return session.scalar(
-        select(User.id).join(StaffMember, StaffMember.user_id == User.id).where(User.email == email.strip().lower())
+        select(User.email)
+        .join(StaffMember, StaffMember.user_id == User.id)
+        .where(User.id == user_id, User.deleted_at.is_(None))
     )

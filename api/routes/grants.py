@@ -11,6 +11,7 @@ from api.schemas import GrantIn, GrantOut, ProblemOut
 from api.service_access import GrantingServiceDep
 from shared import credits, granting, staff_actions
 from shared.errors import InvalidRequest, Refusal
+from shared.former_addresses import address_key
 from shared.models import User
 from shared.settings import Settings
 from shared.staff_actions import Actor
@@ -39,7 +40,9 @@ async def grant_credits(
 def _grant(session: Session, service: Actor, wish: GrantIn, settings: Settings) -> GrantOut:
     if wish.amount > settings.grant_max_credits:
         raise InvalidRequest(fields=["body.amount"], reason=f"at most {settings.grant_max_credits} credits at once")
-    user_id = wish.user_id or credits.provision_user(session, wish.email or "", settings.signup_credits)
+    user_id = wish.user_id or credits.provision_user(
+        session, wish.email or "", settings.signup_credits, address_key=address_key(settings)
+    )
     balance, granted = granting.grant(session, service, user_id, wish.amount, wish.reference)
     return GrantOut(user_id=user_id, amount=wish.amount, reference=wish.reference, credits=balance, granted=granted)
 
