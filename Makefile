@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo serve test bench-waiting chaos crashes mutants lint format samples screenshots lock clean
+.PHONY: help install demo serve test bench-waiting chaos soak crashes mutants lint format samples screenshots lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: install  ## every test, on its own embedded stack
 
 chaos: install  ## 100 schedules of kills and cut wires over the real processes (SCHEDULES=100 SEED=1)
 	@$(BIN)/python -m tests.chaos --schedules $(or $(SCHEDULES),100) --seed $(or $(SEED),1)
+
+soak: install  ## a steady load at 80 % of the provider's ceiling, with faults, for MINUTES=30
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30)
 
 crashes: install  ## kill processes at every pair of crash points (a quarter of an hour)
 	@$(BIN)/pytest -n auto -m exhaustive tests/test_crashes.py

@@ -1,10 +1,11 @@
 """After the storm: what has time left is put forward, the books are waited for, and everything is judged."""
 
 import json
+import random
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -13,7 +14,8 @@ import psycopg
 
 from cli.vendors import BUCKET
 from tests.chaos import checker
-from tests.chaos.checker import Books, Claim, Row, Violation
+from tests.chaos.checker import Books, Claim, Row, Verdict, Violation
+from tests.chaos.couples import Couple
 from tests.chaos.recovery import recovery_seconds
 from tests.chaos.storm import Course, Storm
 from tests.chaos.world import World
@@ -39,24 +41,9 @@ class Judgement:
 
 def judge_cuggu(world: World, storm: Storm, courses: Sequence[Course]) -> Judgement:
     """Judge our own system: the checker over everything, and then `cuggu audit` of the product itself."""
-    settled = storm.tend_until(lambda: _settled(world), SETTLE_SECONDS)
-    rows = checker.read_rows(world.database_url)
-    predictions = predictions_of(world)
-    objects = objects_of(world)
-    claims = [
-        Claim(course.schedule.seed, course.couple.email, receipt.key, tuple(receipt.job_ids), tuple(receipt.complaints))
-        for course in courses
-        for receipt in course.couple.receipts
-    ]
-    verdict = checker.judge(rows, Books(predictions, objects), claims)
+    claims = claims_of(course.couple for course in courses)
+    rows, predictions, verdict = judge_books(world, claims, storm.tend_until)
     verdict.violations += [*storm.glimpsed, *stuck_in(courses)]
-    for photo in rows.photos:
-        if photo["status"] == "STORED" and photo["object_key"] in objects:
-            body = world.vendors.s3.get_object(Bucket=BUCKET, Key=photo["object_key"])["Body"].read()
-            verdict.violations += checker.judge_photo(photo["object_key"], body)
-    if not settled:
-        verdict.violations.append(Violation("costs", "the whole", f"books were still open after {SETTLE_SECONDS:g} s"))
-    verdict.violations += _audit(world)
     jobs: defaultdict[str, int] = defaultdict(int)
     for job in rows.jobs:
         jobs[job["status"]] += 1
@@ -72,6 +59,43 @@ def judge_cuggu(world: World, storm: Storm, courses: Sequence[Course]) -> Judgem
         violations=verdict.violations,
         recovery=recovery_of(courses, _made(rows, predictions)),
     )
+
+
+def claims_of(couples: Iterable[Couple]) -> list[Claim]:
+    """What these couples were told."""
+    return [
+        Claim(couple.seed, couple.email, receipt.key, tuple(receipt.job_ids), tuple(receipt.complaints))
+        for couple in couples
+        for receipt in couple.receipts
+    ]
+
+
+def judge_books(
+    world: World,
+    claims: Sequence[Claim],
+    tend_until: Callable[[Callable[[], bool], float], bool],
+    *,
+    photos_max: int | None = None,
+) -> tuple[checker.Rows, Sequence[Row], Verdict]:
+    """Rows, the provider's predictions, and what the checker and `cuggu audit` say of them once all is settled.
+
+    `tend_until` looks after the world until a condition holds, for so many seconds at most; whether it did.
+    `photos_max`: so many stored photos are decoded, drawn by lot; None: all of them.
+    """
+    settled = tend_until(lambda: _settled(world), SETTLE_SECONDS)
+    rows = checker.read_rows(world.database_url)
+    predictions = predictions_of(world)
+    objects = objects_of(world)
+    verdict = checker.judge(rows, Books(predictions, objects), claims)
+    keys = [photo["object_key"] for photo in rows.photos if photo["object_key"] in objects]
+    for key in keys if photos_max is None else random.sample(keys, min(photos_max, len(keys))):
+        verdict.violations += checker.judge_photo(
+            key, world.vendors.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        )
+    if not settled:
+        verdict.violations.append(Violation("costs", "the whole", f"books were still open after {SETTLE_SECONDS:g} s"))
+    verdict.violations += _audit(world)
+    return rows, predictions, verdict
 
 
 def glance_at_cuggu(world: World) -> list[Violation]:

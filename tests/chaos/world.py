@@ -58,11 +58,11 @@ class World:
         """Whether this system has what the fault is meant for at all."""
         return fault.target != "beat" or "beat" in self.system.processes
 
-    def strike(self, fault: Fault) -> bool:
-        """False if what it is meant for is not running just now."""
+    def strike(self, fault: Fault, *, substitute: bool = True) -> bool:
+        """False if what it is meant for is not running just now; `substitute`: neither is another of its kind."""
         match fault.act, fault.target:
             case (("SIGKILL" | "SIGTERM" | "SIGSTOP"), target) if target not in ("postgres", "redis"):
-                return self._signal(signal.Signals[fault.act], target)
+                return self._signal(signal.Signals[fault.act], target, substitute)
             case "SIGKILL", ("postgres" | "redis") as target:
                 server = self.postgres if target == "postgres" else self.redis
                 if not server.running:
@@ -96,13 +96,13 @@ class World:
             case trouble, wire if trouble in TROUBLES:
                 self.wires[wire].end(trouble)
 
-    def _signal(self, wanted: signal.Signals, target: str) -> bool:
+    def _signal(self, wanted: signal.Signals, target: str, substitute: bool) -> bool:
         if target == "every worker":
             return sum(self.stack.send_signal(name, wanted) for name in WORKERS) > 0
         # One worker is as good as the other, if it is the only one that is there.
         names = [target, *(name for name in WORKERS if name != target)] if target in WORKERS else [target]
         for name in names:
-            if wanted is signal.SIGSTOP and name != target:
+            if name != target and (wanted is signal.SIGSTOP or not substitute):
                 return False  # `lift` wakes the one that was named
             if self.stack.send_signal(name, wanted):
                 self._stopped[name] += wanted is signal.SIGSTOP
@@ -128,20 +128,28 @@ class World:
 
 
 @contextmanager
-def running_world(system: System, data_dir: Path, restart_seconds: Sequence[float]) -> Iterator[World]:
+def running_world(
+    system: System,
+    data_dir: Path,
+    restart_seconds: Sequence[float],
+    *,
+    prediction: Sequence[str] = PREDICTION,
+    durable: bool = False,
+) -> Iterator[World]:
     """All of it, ready for work; ended afterwards. `data_dir` must be open to PostgreSQL's account under root.
 
     `restart_seconds` are the supervisor's pauses before it starts a killed process again.
-    PostgreSQL runs without fsync: what a killed process has written the kernel keeps, and nobody pulls the plug here.
+    Unless `durable`, PostgreSQL runs without fsync and autovacuum: what a killed process has written the kernel keeps,
+    and nobody pulls the plug here.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     with ExitStack() as running:
         made = running.enter_context(wires(*WIRES))
         public_url = f"http://{made['replicate'].address}"
         vendors = running.enter_context(
-            doubled_vendors(data_dir, replicate_options=(*PREDICTION, "--public-url", public_url))
+            doubled_vendors(data_dir, replicate_options=(*prediction, "--public-url", public_url))
         )
-        postgres = running.enter_context(EmbeddedPostgres(data_dir, durable=False))
+        postgres = running.enter_context(EmbeddedPostgres(data_dir, durable=durable))
         valkey = running.enter_context(EmbeddedRedis(data_dir, durable=False))
         addresses = {
             "postgres": postgres.url,

@@ -1,0 +1,5 @@
+"""`python -m tests.soak`; see run.py."""
+
+from tests.soak.run import main
+
+main()

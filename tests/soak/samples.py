@@ -1,0 +1,66 @@
+"""What the system weighs while it runs: the memory of its processes, its tables, and Redis."""
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import psycopg
+import redis
+
+from tests.chaos.world import World
+
+TABLES = """
+SELECT relname, pg_total_relation_size(oid) FROM pg_class
+WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+"""
+
+
+@dataclass
+class Samples:
+    """Each value with its moment, in seconds from the soak's beginning.
+
+    Attributes:
+        memory: PSS in bytes by process name and process id: one that is started again begins a life of its own.
+        tables: bytes by name, indexes and dead rows included.
+        redis: bytes in use.
+    """
+
+    began: float = field(default_factory=time.monotonic)
+    memory: dict[tuple[str, int], list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
+    tables: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
+    redis: list[tuple[float, int]] = field(default_factory=list)
+
+    def take(self, world: World) -> None:
+        """What is away just now is left out."""
+        at = time.monotonic() - self.began
+        for name in world.system.processes:
+            pid = world.stack.pid(name)
+            if pss := _proportional_set_size(pid):
+                self.memory[name, pid].append((at, pss))
+        try:
+            with psycopg.connect(world.database_url, connect_timeout=2, options="-c statement_timeout=2000") as server:
+                for name, size in server.execute(TABLES):
+                    self.tables[name].append((at, size))
+            with redis.Redis.from_url(world.redis.url, socket_timeout=2) as client:
+                self.redis.append((at, int(client.info("memory")["used_memory"])))
+        except (psycopg.Error, redis.RedisError):
+            return
+
+
+def _proportional_set_size(pid: int) -> int:
+    """Of the process and its children; what they share with each other or with others counts once in the whole."""
+    try:
+        process = psutil.Process(pid)
+        return sum(_pss(one.pid) for one in (process, *process.children(recursive=True)))
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _pss(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
