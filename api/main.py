@@ -102,7 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     async with AsyncExitStack() as closing:
-        engine = make_async_engine(settings.database_url)
+        engine = make_async_engine(settings.database_url, transaction_pooling=settings.database_transaction_pooling)
         closing.push_async_callback(engine.dispose)
         engine_in_threads = make_engine(settings.database_url, pool_size=1)  # connects when it is first used
         closing.callback(engine_in_threads.dispose)

@@ -90,20 +90,30 @@ class Examination:
 
 def _database(settings: Settings) -> str:
     from migrations.run import revisions  # noqa: PLC0415 - alembic
-    from shared.database import make_engine  # noqa: PLC0415
+    from shared.database import SESSION_SETTINGS, make_engine  # noqa: PLC0415
 
     try:
-        engine = make_engine(settings.database_url, pool_size=1)
+        engine = make_engine(
+            settings.database_url, pool_size=1, transaction_pooling=settings.database_transaction_pooling
+        )
         try:
             with engine.connect() as connection:
                 version = str(connection.exec_driver_sql("SHOW server_version").scalar_one()).split()[0]
-                connection.exec_driver_sql("SELECT 1")
+                unset = [
+                    f"{name} = '{value}'"
+                    for name, value in SESSION_SETTINGS.items()
+                    if connection.exec_driver_sql(f"SHOW {name}").scalar_one() != value
+                ]
             current, newest = revisions(engine)
         finally:
             engine.dispose()
     except (SQLAlchemyError, ArgumentError) as error:
         reason = _first_line(getattr(error, "orig", None) or error)
         raise Wrong(reason, "check DATABASE_URL, and that the server runs and knows this user") from None
+    if unset:
+        name = make_url(settings.database_url).database
+        statements = "; ".join(f"ALTER DATABASE {name} SET {setting}" for setting in unset)
+        raise Wrong("sessions behind the pooler lack what they need", f"run once, past the pooler: {statements}")
     if current != newest:
         at = f"at revision {current}" if current else "without any of our tables"
         raise Wrong(

@@ -14,11 +14,15 @@ from sqlalchemy.sql.functions import Function
 PASSING_FAULTS = (OperationalError, InterfaceError, PoolTimeout)
 # A database that does not answer is noticed within this; the kernel's own limit is minutes.
 CONNECT_TIMEOUT_SECONDS = 3
-# No statement of ours is slow; one that is would hold row locks that others wait for.
-STATEMENT_TIMEOUT_MS = 10_000
-# A worker that stands still inside a transaction (stopped, its host gone) must not hold a job's row for hours:
-# the server ends its session, and the kernels notice a peer that is gone.
-IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
+# What each of our sessions asks of the server.
+SESSION_SETTINGS = {
+    # No statement of ours is slow; one that is would hold row locks that others wait for.
+    "statement_timeout": "10s",
+    # A worker that stands still inside a transaction (stopped, its host gone) must not hold a job's row for hours:
+    # the server ends its session, and the kernels notice a peer that is gone.
+    "idle_in_transaction_session_timeout": "10s",
+    "TimeZone": "UTC",
+}
 KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVES = 10, 5, 3
 
 
@@ -52,23 +56,27 @@ async def database_fault(database_url: str, within_seconds: float = 2.0) -> str 
     return None
 
 
-def _connect_args() -> dict[str, object]:
-    return {
+def _connect_args(transaction_pooling: bool) -> dict[str, object]:
+    args: dict[str, object] = {
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "options": (
-            f"-c statement_timeout={STATEMENT_TIMEOUT_MS} "
-            f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} "
-            f"-c tcp_keepalives_idle={KEEPALIVE_IDLE_SECONDS} -c tcp_keepalives_interval={KEEPALIVE_INTERVAL_SECONDS} "
-            f"-c tcp_keepalives_count={KEEPALIVES} -c timezone=UTC"
-        ),
         "keepalives_idle": KEEPALIVE_IDLE_SECONDS,
         "keepalives_interval": KEEPALIVE_INTERVAL_SECONDS,
         "keepalives_count": KEEPALIVES,
         "application_name": "cuggu",
     }
+    if transaction_pooling:
+        # Each transaction may run on another of the pooler's connections: statements that were prepared on one are not
+        # there, and what a session asks for cannot be sent. The database itself must ask for it (docs/operations.md).
+        return args | {"prepare_threshold": None}
+    keepalives = {
+        "tcp_keepalives_idle": KEEPALIVE_IDLE_SECONDS,
+        "tcp_keepalives_interval": KEEPALIVE_INTERVAL_SECONDS,
+        "tcp_keepalives_count": KEEPALIVES,
+    }
+    return args | {"options": " ".join(f"-c {name}={value}" for name, value in (SESSION_SETTINGS | keepalives).items())}
 
 
-def make_engine(database_url: str, *, pool_size: int = 5) -> Engine:
+def make_engine(database_url: str, *, pool_size: int = 5, transaction_pooling: bool = False) -> Engine:
     """For workers and the command line. Connections that died with a server are replaced at checkout."""
     return create_engine(
         driver_url(database_url),
@@ -76,11 +84,11 @@ def make_engine(database_url: str, *, pool_size: int = 5) -> Engine:
         max_overflow=pool_size,
         pool_pre_ping=True,
         hide_parameters=True,  # an error's text goes to the log, and a parameter may be somebody's address
-        connect_args=_connect_args(),
+        connect_args=_connect_args(transaction_pooling),
     )
 
 
-def make_async_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:
+def make_async_engine(database_url: str, *, pool_size: int = 10, transaction_pooling: bool = False) -> AsyncEngine:
     """For the API."""
     return create_async_engine(
         driver_url(database_url),
@@ -89,5 +97,5 @@ def make_async_engine(database_url: str, *, pool_size: int = 10) -> AsyncEngine:
         pool_timeout=5,  # seconds; a request that waits longer for a connection is better refused
         pool_pre_ping=True,
         hide_parameters=True,  # an error's text goes to the log, and a parameter may be somebody's address
-        connect_args=_connect_args(),
+        connect_args=_connect_args(transaction_pooling),
     )

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
 
     # --- Where things are
     database_url: str = Field(description="PostgreSQL, as postgresql://user:password@host/name")
+    database_transaction_pooling: bool = Field(
+        False, description="true behind PgBouncer in transaction mode, see docs/operations.md; not for migrations"
+    )
     redis_url: str = Field(description="Redis or Valkey (6.2 or newer), as redis://host:6379/0")
     data_dir: Path = Field(Path(".cuggu"), description="Local files: disk storage, preview outputs, embedded servers")
     api_host: str = Field("127.0.0.1", description="the address the API listens on")

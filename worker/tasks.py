@@ -39,7 +39,12 @@ from worker.watchdog import HEARTBEAT
 @cache
 def _sessions() -> sessionmaker[Session]:
     settings = get_settings()
-    return sessionmaker(make_engine(settings.database_url, pool_size=settings.worker_threads), expire_on_commit=False)
+    engine = make_engine(
+        settings.database_url,
+        pool_size=settings.worker_threads,
+        transaction_pooling=settings.database_transaction_pooling,
+    )
+    return sessionmaker(engine, expire_on_commit=False)
 
 
 @cache

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.beside_work import create_index
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -10,6 +12,8 @@ depends_on = None
 
 
 def upgrade() -> None:
+    create_index("ix_attempts_lost", "attempts", ["ended_at"], where="outcome = 'LOST'")
+    create_index("ix_attempts_duplicate", "attempts", ["cost"], where="error_code = 'duplicate'")
     # False for the jobs that there are, and for those of API processes that do not know the column yet.
     op.add_column("jobs", sa.Column("delivery_wanted", sa.Boolean(), server_default=sa.text("false"), nullable=False))
     op.create_table(
@@ -50,8 +54,6 @@ def upgrade() -> None:
     op.create_index(
         "ix_deliveries_given_up", "deliveries", ["ended_at"], postgresql_where=sa.text("status = 'GIVEN_UP'")
     )
-    op.create_index("ix_attempts_lost", "attempts", ["ended_at"], postgresql_where=sa.text("outcome = 'LOST'"))
-    op.create_index("ix_attempts_duplicate", "attempts", ["cost"], postgresql_where=sa.text("error_code = 'duplicate'"))
 
 
 def downgrade() -> None:

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.beside_work import add_check, create_index
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -16,21 +18,18 @@ STORED = (
 
 
 def upgrade() -> None:
-    op.create_index(
-        "ix_jobs_completed", "jobs", ["style", "completed_at"], postgresql_where=sa.text("status = 'COMPLETED'")
-    )
-    op.add_column("photos", sa.Column("thumbnail_key", sa.Text(), nullable=True))
-    op.add_column("photos", sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True))
-    op.add_column("jobs", sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True))
-    op.drop_constraint(op.f("ck_photos_object_when_stored"), "photos")
-    op.create_check_constraint(op.f("ck_photos_object_when_stored"), "photos", STORED)
-    op.create_check_constraint(
-        op.f("ck_photos_no_object_when_deleted"),
+    create_index("ix_jobs_completed", "jobs", ["style", "completed_at"], where="status = 'COMPLETED'")
+    op.add_column("photos", sa.Column("thumbnail_key", sa.Text(), nullable=True), if_not_exists=True)
+    op.add_column("photos", sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True), if_not_exists=True)
+    op.add_column("jobs", sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True), if_not_exists=True)
+    add_check("ck_photos_object_when_stored", "photos", STORED)
+    add_check(
+        "ck_photos_no_object_when_deleted",
         "photos",
         "deleted_at IS NULL OR (object_key IS NULL AND thumbnail_key IS NULL)",
     )
-    op.create_check_constraint(
-        op.f("ck_jobs_nothing_left_when_deleted"),
+    add_check(
+        "ck_jobs_nothing_left_when_deleted",
         "jobs",
         "deleted_at IS NULL OR (completed_at IS NOT NULL AND portrait_deleted_at IS NOT NULL)",
     )
