@@ -57,11 +57,11 @@ def find_browser(downloaded: Path) -> str:
     if downloaded.exists():
         return str(downloaded)
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        tried.append(_run("apt-get", "update"))
-        tried.append(_run("apt-get", "install", "--yes", "--no-install-recommends", "chromium"))
+        tried.append(run_installer("apt-get", "update"))
+        tried.append(run_installer("apt-get", "install", "--yes", "--no-install-recommends", "chromium"))
         if found := _on_the_system():
             return found
-    tried.append(_run("playwright", "install", "chromium"))
+    tried.append(run_installer("playwright", "install", "chromium"))
     if downloaded.exists():
         return str(downloaded)
     raise NoBrowser("The tests of the page need a browser. Install Chromium or Chrome. Tried:\n" + "\n".join(tried))
@@ -71,10 +71,10 @@ def _on_the_system() -> str | None:
     return next(filter(None, map(shutil.which, SYSTEM_NAMES)), None)
 
 
-def _run(*command: str) -> str:
-    """What became of it, for the report."""
+def run_installer(*command: str, folder: Path | None = None) -> str:
+    """Run a package manager, in a folder; what became of it, for the report."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{' '.join(command)}: {error}"
     return f"{' '.join(command)}: status {done.returncode}. {(done.stderr or done.stdout).strip()[-300:]}"

@@ -19,14 +19,13 @@ from migrations.run import alembic_config, upgrade
 from shared.models import Base
 from shared.settings import Settings
 from tests.photos import one_face
-from tests.test_embedded import wait_until
 from tests.stack import RunningStack
+from tests.test_embedded import wait_until
 
 # What reads or rewrites a whole table under a lock that others wait for, and how it is done beside them.
 SLOW = {
-    r"CREATE (?:UNIQUE )?INDEX (?!CONCURRENTLY)\S+ ON (\S+)": "migrations/beside_work.py: create_index",
-    r"ALTER TABLE (\S+) ADD (?:CONSTRAINT \S+ )?(?:CHECK|FOREIGN KEY|UNIQUE)(?!.*NOT VALID)": "migrations/beside_work.py: add_check",
-    r"ALTER TABLE (\S+) .*ADD CONSTRAINT (?!.*NOT VALID)": "migrations/beside_work.py: add_check",
+    r"CREATE (?:UNIQUE )?INDEX (?!CONCURRENTLY)\S+ ON (\S+)": "beside_work.py: create_index",
+    r"ALTER TABLE (\S+) .*ADD (?:CONSTRAINT|CHECK|FOREIGN KEY|UNIQUE)(?!.*NOT VALID)": "beside_work.py: add_check",
     r"ALTER TABLE (\S+) ALTER COLUMN \S+ (?:TYPE|SET NOT NULL)": "a new column beside the old one",
 }
 # Old workers go on while and after it runs.
