@@ -7,14 +7,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import Engine
 
 from cli.configuration import settings_here, stop
 from cli.database import database_of
+from cli.mend import differences, lost, unknown
+from cli.mend import mend as mend_all
 from shared.audit import Audit
 from shared.audit import audit as look_at_everything
 from shared.audit_findings import Finding
 from shared.errors import StorageUnavailable
-from shared.storage import open_storage
+from shared.storage import ObjectStorage, open_storage
 
 
 def register(app: typer.Typer) -> None:
@@ -24,11 +27,15 @@ def register(app: typer.Typer) -> None:
 def audit(
     deep: Annotated[bool, typer.Option("--deep", help="Also read and decode every stored photo.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    mend: Annotated[
+        bool, typer.Option("--mend", help="First bring rows and storage together. After a restore, all else stopped.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --mend: do not ask.")] = False,
 ) -> None:
     """Prove the promises about credits, jobs, photos and files over all rows and objects; name all that offends.
 
-    Changes nothing, and can run beside everything else. Ends with status 1 if something offends, or if something
-    could not be looked at.
+    Without --mend it changes nothing, and can run beside everything else. Ends with status 1 if something offends, or
+    if something could not be looked at.
     """
     settings = settings_here()
     with database_of(settings) as engine:
@@ -36,6 +43,8 @@ def audit(
             storage = open_storage(settings)
         except StorageUnavailable as error:
             raise stop(f"The storage does not answer: {type(error.__cause__ or error).__name__}") from None
+        if mend:
+            _mend(engine, storage, yes=yes)
         audited = look_at_everything(engine, storage, deep=deep)
     if json:
         typer.echo(jsons.dumps(_as_json(audited, deep), ensure_ascii=False, indent=2))
@@ -43,6 +52,20 @@ def audit(
         _show(audited)
     if not audited.proved:
         raise typer.Exit(1)
+
+
+def _mend(engine: Engine, storage: ObjectStorage, *, yes: bool) -> None:
+    try:
+        stretches = differences(engine, storage)
+    except StorageUnavailable as error:
+        raise stop(f"The storage does not answer: {type(error.__cause__ or error).__name__}") from None
+    found = f"{unknown(stretches):,} objects are named by no row; {lost(stretches):,} that rows name are not there."
+    typer.echo(found, err=True)
+    if not yes and (unknown(stretches) or lost(stretches)):
+        question = "Delete the first, and let the rows give up the second? Nothing else may run now."
+        typer.confirm(question, abort=True, err=True)
+    written_off = mend_all(engine, stretches)
+    typer.echo(f"{written_off:,} rows gave up their object; the sweep deletes the rest once workers run.", err=True)
 
 
 def _as_json(audited: Audit, deep: bool) -> dict[str, object]:
@@ -64,6 +87,8 @@ def _show(audited: Audit) -> None:
     Console(width=max(140, Console().width), highlight=False).print(table)
     for finding in audited.findings:
         _show_offences(finding)
+    if any(finding.offences and finding.promise == "I6" for finding in audited.findings):
+        typer.echo("\nThe sweep mends such accidents by itself. After a restore: `cuggu audit --mend`.")
 
 
 def _show_offences(finding: Finding) -> None:

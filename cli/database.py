@@ -14,9 +14,7 @@ from shared.settings import Settings
 @contextmanager
 def database_of(settings: Settings) -> Iterator[Engine]:
     """An engine for the block; database trouble inside it ends the command with a sentence."""
-    engine = make_engine(
-        settings.database_url, pool_size=1, transaction_pooling=settings.database_transaction_pooling
-    )
+    engine = make_engine(settings.database_url, pool_size=1, transaction_pooling=settings.database_transaction_pooling)
     try:
         yield engine
     except OperationalError as error:
