@@ -18,8 +18,8 @@ _AFTER_EVERY_LETTER = "\U0010ffff"
 # Whose address was forgotten is found by the id.
 _USERS = text("""
 SELECT u.id, u.email, u.credits, u.created_at FROM users u
- WHERE u.email COLLATE "C" >= :first AND u.email COLLATE "C" < :last AND u.email COLLATE "C" > :after
- ORDER BY u.email COLLATE "C" LIMIT :limit
+ WHERE u.email ~>=~ :first AND u.email ~<~ :last AND u.email ~>~ :after
+ ORDER BY u.email USING ~<~ LIMIT :limit
 """)
 _USER = text("""
 SELECT u.id, u.email, u.credits, u.created_at, EXISTS (SELECT FROM staff_members s WHERE s.user_id = u.id) AS staff

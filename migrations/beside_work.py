@@ -4,6 +4,8 @@ For tables that exist already; a new table's indexes and constraints cost nothin
 it, and may be repeated. So what stands before it in a migration must be repeatable too (`if_not_exists`).
 """
 
+from collections.abc import Mapping, Sequence
+
 from alembic import op
 from sqlalchemy import text
 
@@ -11,7 +13,16 @@ from sqlalchemy import text
 LOCK_TIMEOUT_SECONDS = 2
 
 
-def create_index(name: str, table: str, columns: list[str], *, where: str | None = None, unique: bool = False) -> None:
+def create_index(
+    name: str,
+    table: str,
+    columns: Sequence[str],
+    *,
+    include: Sequence[str] = (),
+    ops: Mapping[str, str] | None = None,
+    where: str | None = None,
+    unique: bool = False,
+) -> None:
     """An index that is built while rows are written, or built anew if an earlier try left it unfinished."""
     with op.get_context().autocommit_block():
         op.execute("SET lock_timeout = 0")  # it waits for those who came before, and nobody waits for it
@@ -21,6 +32,8 @@ def create_index(name: str, table: str, columns: list[str], *, where: str | None
             table,
             columns,
             unique=unique,
+            postgresql_include=include,
+            postgresql_ops=ops or {},
             postgresql_where=text(where) if where else None,
             postgresql_concurrently=True,
         )

@@ -103,7 +103,7 @@ class User(Base):
     __table_args__ = (
         CheckConstraint("credits >= 0", name="credits_not_negative"),
         # For addresses that begin with some letters, whatever the database's collation.
-        Index("ix_users_email_prefix", text('(email COLLATE "C")')),
+        Index("ix_users_email_prefix", "email", postgresql_ops={"email": "text_pattern_ops"}),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)

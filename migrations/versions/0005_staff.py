@@ -4,6 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from migrations.beside_work import create_index
+
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
@@ -11,6 +13,13 @@ depends_on = None
 
 
 def upgrade() -> None:
+    create_index("ix_attempts_ended", "attempts", ["ended_at"], include=["cost", "outcome", "model", "photo_id"])
+    create_index(
+        "ix_jobs_ended", "jobs", ["completed_at"], include=["style", "status"], where="completed_at IS NOT NULL"
+    )
+    create_index("ix_ledger_entries_created_at_id", "ledger_entries", ["created_at", "id"])
+    # For addresses that begin with some letters, whatever the database's collation.
+    create_index("ix_users_email_prefix", "users", ["email"], ops={"email": "text_pattern_ops"})
     op.create_table(
         "staff_members",
         sa.Column("user_id", sa.Uuid(), nullable=False),
@@ -104,19 +113,6 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("ended_at IS NULL"),
     )
-    op.create_index(
-        "ix_attempts_ended", "attempts", ["ended_at"], postgresql_include=["cost", "outcome", "model", "photo_id"]
-    )
-    op.create_index(
-        "ix_jobs_ended",
-        "jobs",
-        ["completed_at"],
-        postgresql_include=["style", "status"],
-        postgresql_where=sa.text("completed_at IS NOT NULL"),
-    )
-    op.create_index(op.f("ix_ledger_entries_created_at_id"), "ledger_entries", ["created_at", "id"])
-    # For addresses that begin with some letters, whatever the database's collation.
-    op.create_index("ix_users_email_prefix", "users", [sa.text('(email COLLATE "C")')])
 
 
 def downgrade() -> None:

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.beside_work import add_check, create_index
+
 revision = "0006"
 down_revision = "0005"
 branch_labels = None
@@ -10,39 +12,45 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("users", sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True))
+    for table, column in (
+        ("users", sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True)),
+        ("jobs", sa.Column("photos_deleted_at", sa.DateTime(timezone=True), nullable=True)),
+        ("jobs", sa.Column("consent_version", sa.Text(), nullable=True)),
+        ("jobs", sa.Column("consent_language", sa.Text(), nullable=True)),
+        ("jobs", sa.Column("consented_at", sa.DateTime(timezone=True), nullable=True)),
+        ("loose_objects", sa.Column("again_after", sa.DateTime(timezone=True), nullable=True)),
+        ("loose_objects", sa.Column("deletion_id", sa.Uuid(), nullable=True)),
+    ):
+        op.add_column(table, column, if_not_exists=True)
+    add_check(
+        "ck_jobs_consent_whole",
+        "jobs",
+        "(consent_version IS NULL) = (consented_at IS NULL) AND (consent_version IS NULL) = (consent_language IS NULL)",
+    )
+    create_index(
+        "ix_jobs_portrait_kept",
+        "jobs",
+        ["completed_at"],
+        where="portrait_deleted_at IS NULL AND completed_at IS NOT NULL",
+    )
+    create_index(
+        "ix_jobs_photos_kept",
+        "jobs",
+        ["completed_at"],
+        where="photos_deleted_at IS NULL AND completed_at IS NOT NULL",
+    )
+    create_index("ix_loose_objects_deletion", "loose_objects", ["deletion_id"], where="deletion_id IS NOT NULL")
     op.create_table(
         "former_addresses",
         sa.Column("address_hash", sa.Text(), nullable=False),
         sa.Column("left_at", sa.DateTime(timezone=True), server_default=sa.text("cuggu_now()"), nullable=False),
         sa.PrimaryKeyConstraint("address_hash", name=op.f("pk_former_addresses")),
     )
-    op.add_column("jobs", sa.Column("photos_deleted_at", sa.DateTime(timezone=True), nullable=True))
-    op.add_column("jobs", sa.Column("consent_version", sa.Text(), nullable=True))
-    op.add_column("jobs", sa.Column("consent_language", sa.Text(), nullable=True))
-    op.add_column("jobs", sa.Column("consented_at", sa.DateTime(timezone=True), nullable=True))
-    op.create_check_constraint(
-        op.f("ck_jobs_consent_whole"),
-        "jobs",
-        "(consent_version IS NULL) = (consented_at IS NULL) AND (consent_version IS NULL) = (consent_language IS NULL)",
-    )
     op.execute(
         "UPDATE jobs SET photos_deleted_at = deleted_at, idempotency_key = NULL, request_fingerprint = '', "
         "portrait_id = gen_random_uuid(), role = NULL, error_detail = NULL WHERE deleted_at IS NOT NULL"
     )
     op.execute("UPDATE photos SET sha256 = NULL, error_detail = NULL WHERE deleted_at IS NOT NULL")
-    op.create_index(
-        "ix_jobs_portrait_kept",
-        "jobs",
-        ["completed_at"],
-        postgresql_where=sa.text("portrait_deleted_at IS NULL AND completed_at IS NOT NULL"),
-    )
-    op.create_index(
-        "ix_jobs_photos_kept",
-        "jobs",
-        ["completed_at"],
-        postgresql_where=sa.text("photos_deleted_at IS NULL AND completed_at IS NOT NULL"),
-    )
     op.create_table(
         "deletions",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -63,17 +71,15 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_deletions_user_id"), "deletions", ["user_id"])
     op.create_index("ix_deletions_open", "deletions", ["requested_at"], postgresql_where=sa.text("gone_at IS NULL"))
-    op.add_column("loose_objects", sa.Column("again_after", sa.DateTime(timezone=True), nullable=True))
-    op.add_column("loose_objects", sa.Column("deletion_id", sa.Uuid(), nullable=True))
     op.create_foreign_key(
-        op.f("fk_loose_objects_deletion_id_deletions"), "loose_objects", "deletions", ["deletion_id"], ["id"]
-    )
-    op.create_index(
-        "ix_loose_objects_deletion",
+        op.f("fk_loose_objects_deletion_id_deletions"),
         "loose_objects",
+        "deletions",
         ["deletion_id"],
-        postgresql_where=sa.text("deletion_id IS NOT NULL"),
+        ["id"],
+        postgresql_not_valid=True,
     )
+    op.execute("ALTER TABLE loose_objects VALIDATE CONSTRAINT fk_loose_objects_deletion_id_deletions")
     op.create_table(
         "storage_looks",
         sa.Column("id", sa.Integer(), server_default=sa.text("1"), nullable=False),
