@@ -18,13 +18,13 @@ LEASE_SECONDS = 60
 
 class HandWorker:
     def __init__(self, engine: Engine, storage: ObjectStorage, redis_url: str) -> None:
-        self._engine = engine
+        self.engine = engine
         self._storage = storage
         self._notes = ChangeNotes(redis_url)
         self._claims: dict[str, tuple[Claim, OpenAttempt]] = {}
 
     def start(self, photo: dict[str, Any]) -> None:
-        with Session(self._engine) as session, session.begin():
+        with Session(self.engine) as session, session.begin():
             claim = photos.claim(session, UUID(photo["id"]), PhotoStatus.PENDING, LEASE_SECONDS)
             assert claim is not None
             self._claims[photo["id"]] = claim, photos.open_attempt(session, claim, "preview", "preview")
@@ -34,13 +34,13 @@ class HandWorker:
         claim, attempt = self._claims.pop(photo["id"])
         key = photos.photo_key(claim, attempt)
         self._storage.put(key, picture, "image/jpeg")
-        with Session(self._engine) as session, session.begin():
+        with Session(self.engine) as session, session.begin():
             file = StoredFile(key, *size, len(picture), "0" * 64)
             photos.store(session, claim, attempt, AttemptEnd(AttemptOutcome.SUCCEEDED), file)
         self._notes.tell(claim.job_id)
 
     def give_up(self, photo: dict[str, Any], why: str) -> None:
         claim, attempt = self._claims.pop(photo["id"])
-        with Session(self._engine) as session, session.begin():
+        with Session(self.engine) as session, session.begin():
             photos.give_up(session, claim, attempt, AttemptEnd(AttemptOutcome.FAILED, why))
         self._notes.tell(claim.job_id)

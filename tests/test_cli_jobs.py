@@ -283,6 +283,8 @@ def test_a_failed_job_is_retried_free_of_charge_as_a_job_like_any_other(world: W
         assert str(others) in shown, "each story names the other job"
         assert "the provider was down" in shown
         assert "GRANT" in shown
+    told = world.rows("SELECT name, actor_kind, user_id, job_id, details ->> 'new_job_id' FROM staff_actions")
+    assert told == [("job.retried", "COMMAND", user_id, failed_id, str(new_id))]
 
 
 def test_a_user_without_any_credit_is_retried_too_and_a_failed_retry_is_refunded_and_retried_in_turn(

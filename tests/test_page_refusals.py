@@ -30,7 +30,7 @@ BY_THE_PAGE = {
     "invalid_image": (lambda: b"no picture at all", "me.jpg", "image/jpeg"),
 }
 # What a test cannot bring about in the shared stack without disturbing the others.
-ELSEWHERE = ("face_check_unavailable", "storage_unavailable", "unavailable", "internal", "rate_limited")
+ELSEWHERE = ("face_check_unavailable", "storage_unavailable", "paused", "unavailable", "internal", "rate_limited")
 
 
 def told(code: str, language: str, **details: object) -> str:
