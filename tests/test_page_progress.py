@@ -142,6 +142,34 @@ def test_two_tabs_show_the_same(visitor: Visitor, page_stack: PageStack) -> None
     expect(other.get_by_role("heading", level=1)).to_have_text(visitor.say("sign-in.title"), use_inner_text=True)
 
 
+# Headless, every tab counts as seen; so a tab is told that it lies behind another.
+BEHIND = """(hidden) => {
+    Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+CONNECTIONS_OF_A_BROWSER = 6  # to one host, over HTTP/1.1
+
+
+def test_a_tab_more_than_there_are_connections_is_no_slower(visitor: Visitor, page_stack: PageStack) -> None:
+    job_id = visitor.ask()
+    job = visitor.job(job_id)
+    tabs = [visitor.page]
+    for _ in range(CONNECTIONS_OF_A_BROWSER):
+        tabs[-1].evaluate(BEHIND, True)
+        tabs.append(visitor.new_tab())
+        tabs[-1].goto(f"/#/jobs/{job_id}")
+        expect(tabs[-1].locator(".frame")).to_have_count(4)
+    page_stack.store(job, 0, 1)
+    expect(tabs[-1].locator(".frame img.developed")).to_have_count(2)
+    tabs[-1].evaluate(BEHIND, True)
+    tabs[0].evaluate(BEHIND, False)
+    expect(tabs[0].locator(".frame img.developed")).to_have_count(2)
+    page_stack.store(job, 2, 3)
+    expect(tabs[0].locator(".frame img.developed")).to_have_count(4)
+    for tab in tabs[1:]:
+        expect(tab).to_have_title(re.compile(re.escape(visitor.say("job.title.COMPLETED"))))
+
+
 def test_a_second_click_and_a_lost_answer_charge_once(visitor: Visitor, page_stack: PageStack) -> None:
     answers: list[int] = []
 
