@@ -195,6 +195,18 @@ def _generator(settings: Settings) -> str:
         raise Wrong(what, do or "see the generator's settings") from None
 
 
+def _labels(settings: Settings) -> str:
+    from shared.content_credentials import CredentialsWrong, open_signer  # noqa: PLC0415 - the library that signs
+
+    try:
+        signer = open_signer(settings)
+    except CredentialsWrong as error:
+        raise Wrong(str(error), "name a certificate chain for C2PA signing and its own key") from None
+    if signer is None:
+        return "C2PA_CERTIFICATE_PATH is not set: photos say how they were made in their XMP alone"
+    return f"signed a picture as {signer.name}; the certificate is valid until {signer.valid_until:%Y-%m-%d}"
+
+
 def _webhooks(settings: Settings) -> str:
     import httpx  # noqa: PLC0415
 
@@ -273,6 +285,7 @@ EXAMINATIONS: Mapping[str, Examination] = MappingProxyType(
         "storage": Examination(_storage_name, _storage),
         "faces": Examination(_faces_name, _faces),
         "generator": Examination(_generator_name, _generator),
+        "labels": Examination(lambda settings: str(settings.c2pa_certificate_path or "none"), _labels),
         "webhooks": Examination(lambda settings: f"{settings.public_url.rstrip('/')}{WEBHOOK_PATH}", _webhooks),
         "site": Examination(_site_name, _site),
     }

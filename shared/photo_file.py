@@ -1,4 +1,8 @@
-"""From a prediction's output to the file that is stored: checked, plain, and labelled with how it was made."""
+"""From a prediction's output to the file that is stored: checked, plain, and labelled with how it was made.
+
+The label stands in the XMP always, in signed Content Credentials where there is a certificate, and for people to see
+where it is wished.
+"""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -6,13 +10,14 @@ from io import BytesIO
 
 from PIL import Image, ImageOps
 
+from shared.content_credentials import TOOL, PhotoSigner
 from shared.flat_picture import flat_srgb, with_smooth_mode
 from shared.thumbnail import make_thumbnail
+from shared.visible_mark import mark_visibly
 
 MIN_SIDE_PX = 256
 MAX_SIDE_PX = 4096
 JPEG_QUALITY = 92
-TOOL = "Cuggu photos"
 
 # IPTC NewsCodes, scheme digitalsourcetype: "Created using Generative AI", and "Composite of elements" for the local
 # preview, which sets the portrait into drawn scenery. `compositeSynthetic` would claim generative AI elements.
@@ -49,9 +54,21 @@ class PhotoFile:
     thumbnail: bytes  # see shared/thumbnail.py
 
 
-def prepare_photo(body: bytes, *, made_by_ai: bool) -> PhotoFile:
-    """Check an output and make the file to store; the same bytes give the same file. Raises InvalidPhoto."""
-    return label_photo(read_photo(body), made_by_ai=made_by_ai)
+def prepare_photo(
+    body: bytes, *, made_by_ai: bool, marked: bool = False, signer: PhotoSigner | None = None
+) -> PhotoFile:
+    """Check an output and make the file to store. Without a signer, the same bytes give the same file.
+
+    `marked` has a photo made by AI say so for everybody to see, and its thumbnail with it.
+
+    Raises:
+        InvalidPhoto: it is no photo to store.
+        NotSigned: the signer could not sign it.
+    """
+    picture = read_photo(body)
+    if marked and made_by_ai:
+        picture = mark_visibly(picture)
+    return label_photo(picture, made_by_ai=made_by_ai, signer=signer)
 
 
 def read_photo(body: bytes) -> Image.Image:
@@ -72,12 +89,15 @@ def read_photo(body: bytes) -> Image.Image:
         raise InvalidPhoto(f"not decodable: {error}") from error
 
 
-def label_photo(picture: Image.Image, *, made_by_ai: bool) -> PhotoFile:
-    """A JPEG of an RGB picture; its XMP says how it was made and with what tool, and nothing else."""
-    xmp = _XMP.format(tool=TOOL, source_type=MADE_BY_AI if made_by_ai else COMPOSED)
+def label_photo(picture: Image.Image, *, made_by_ai: bool, signer: PhotoSigner | None = None) -> PhotoFile:
+    """A JPEG of an RGB picture; it says how it was made and with what tool, and nothing else. Raises NotSigned."""
+    source_type = MADE_BY_AI if made_by_ai else COMPOSED
+    xmp = _XMP.format(tool=TOOL, source_type=source_type)
     out = BytesIO()
     picture.save(out, "JPEG", quality=JPEG_QUALITY, xmp=xmp.encode())
     body = out.getvalue()
+    if signer is not None:
+        body = signer.sign(body, source_type)
     return PhotoFile(
         body, "image/jpeg", picture.width, picture.height, sha256(body).hexdigest(), make_thumbnail(picture)
     )

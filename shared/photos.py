@@ -236,13 +236,17 @@ def give_up(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEn
 
 
 def photo_key(claim: Claim, attempt: OpenAttempt) -> str:
-    """Where the attempt's photo goes: an address of its own, so that a late put never replaces another's photo."""
-    return f"photos/{claim.job_id}/{claim.slot}/{attempt.id}"
+    """Where the photo goes that this claim brings.
+
+    An address of its own, so that a late put never replaces another worker's photo, of this attempt or a later one: no
+    two signed files are the same.
+    """
+    return f"photos/{claim.job_id}/{claim.slot}/{attempt.id}-{claim.lease_token}"
 
 
 def thumbnail_key(claim: Claim, attempt: OpenAttempt) -> str:
     """Where that photo's thumbnail goes."""
-    return f"thumbnails/{claim.job_id}/{claim.slot}/{attempt.id}"
+    return f"thumbnails/{claim.job_id}/{claim.slot}/{attempt.id}-{claim.lease_token}"
 
 
 def due(status: PhotoStatus, resend_seconds: float) -> ColumnElement[bool]:

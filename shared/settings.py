@@ -134,6 +134,13 @@ class Settings(BaseSettings):
         None, description="its port, another one for each worker on a machine; none: it answers nobody"
     )
 
+    # --- Labels
+    c2pa_certificate_path: Path | None = Field(
+        None, description="signs photos with Content Credentials: the certificate and those up to the root, in PEM"
+    )
+    c2pa_private_key_path: Path | None = Field(None, description="its key, in PEM without a password")
+    visible_ai_mark: bool = Field(False, description="true writes `AI-generated` into a corner of photos made by AI")
+
     # --- Telling the site
     site_webhook_url: str | None = Field(None, description="https address that is told how each job ended")
     site_webhook_secrets: tuple[SecretStr, ...] = Field(
@@ -156,6 +163,8 @@ class Settings(BaseSettings):
             missing = [field.upper() for field in required if getattr(self, field) is None]
             if getattr(self, name) == choice and missing:
                 raise ValueError(f"{name.upper()}={choice} needs {' and '.join(missing)}")
+        if (self.c2pa_certificate_path is None) != (self.c2pa_private_key_path is None):
+            raise ValueError("C2PA_CERTIFICATE_PATH and C2PA_PRIVATE_KEY_PATH need each other")
         if self.site_webhook_url is not None:
             _check_site_webhook(self.site_webhook_url, self.site_webhook_secrets, self.site_webhook_private_addresses)
         if self.s3_kms_key_id is not None and self.s3_encryption != "aws:kms":

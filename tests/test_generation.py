@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from shared import attempts, jobs
 from shared.attempts import take_unclosed
 from shared.change_notes import ChangeNotes
+from shared.content_credentials import NotSigned, PhotoSigner
 from shared.disk_storage import DiskStorage
 from shared.errors import StorageUnavailable
 from shared.models import PhotoStatus
@@ -25,6 +26,7 @@ from shared.photos import claim, take_due
 from shared.settings import Settings
 from tests.rows import accepted_job, money_is_right
 from tests.scripted_predictor import ScriptedPredictor, done, failed
+from tests.signing_certificate import is_signed, own_signer
 from worker.closing import Closing
 from worker.generation import Generation
 from worker.predictor import Gone, Never, NotYet, Unknown
@@ -537,6 +539,58 @@ def test_a_late_put_does_not_replace_the_photo_that_was_made_instead(
         assert hashlib.sha256(world.storage.get(key).body).hexdigest() == sha256
 
 
+def test_a_late_put_of_a_signed_photo_does_not_replace_the_same_one_signed_by_another_worker(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No two signed files are the same, so one prediction's photo has an address for each worker that brings it."""
+    world.generation = replace(world.generation, signer=own_signer())
+    put = DiskStorage.put
+
+    def late(storage: DiskStorage, key: str, body: bytes, content_type: str) -> None:
+        monkeypatch.setattr(DiskStorage, "put", put)
+        world.pass_time(60)
+        world.generation.collect(world.photo_ids[0])  # the same prediction, by another worker
+        put(storage, key, body, content_type)
+
+    monkeypatch.setattr(DiskStorage, "put", late)
+    world.predictor.starts.append(done)
+    world.generation.start(world.photo_ids[0])
+    assert world.job == ("PROCESSING", None, 1)
+    world.run()
+    delete_loose_objects(world.generation.sessions, world.storage)
+    assert world.job == ("COMPLETED", None, 4)
+    assert len(world.objects()) == 4
+    for key, sha256, size_bytes in world.sql("SELECT object_key, sha256, size_bytes FROM photos"):
+        body = world.storage.get(key).body
+        assert (hashlib.sha256(body).hexdigest(), len(body)) == (sha256, size_bytes)
+        assert is_signed(body)
+
+
+def test_a_photo_that_cannot_be_signed_is_not_stored_and_not_paid_for_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.generation = replace(world.generation, signer=own_signer())
+    with monkeypatch.context() as broken:
+        broken.setattr(PhotoSigner, "sign", _raise_not_signed)
+        world.run(rounds=4)
+        assert world.job == ("PROCESSING", None, 0)
+    world.run()
+    assert world.job == ("COMPLETED", None, 4)
+    assert len(world.predictor.orders) == 4
+
+
+def test_photos_are_marked_for_everybody_to_see_when_it_is_wished(world: World, settings: Settings) -> None:
+    world.generation = replace(world.generation, settings=settings.model_copy(update={"visible_ai_mark": True}))
+    white = BytesIO()
+    Image.new("RGB", (480, 640), "white").save(white, "PNG")
+    world.predictor.outputs.extend([white.getvalue()] * 4)
+    world.run()
+    for key in world.objects():
+        photo = Image.open(BytesIO(world.storage.get(key).body)).convert("L")
+        assert photo.crop((240, 600, 480, 640)).getextrema()[0] < 150
+        assert photo.crop((0, 0, 480, 580)).getextrema()[0] > 250
+
+
 def test_a_worker_that_comes_too_late_does_not_announce_anothers_object_as_loose(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -564,6 +618,14 @@ def test_what_an_expired_output_cost_is_booked(world: World) -> None:
     world.predictor.fetches.append(Gone("an hour ago", Decimal("0.04"), 3.0))
     world.run()
     assert world.sql("SELECT sum(cost) FROM attempts") == [(Decimal("0.2000"),)]
+
+
+def _raise_not_signed(*_: object) -> bytes:
+    raise NotSigned("no memory")
+
+
+def _raise_not_signed(*_: object) -> bytes:
+    raise NotSigned("no memory")
 
 
 def _raise_unavailable(*_: object) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from shared import attempts, loose_objects, photos, thumbnail
 from shared.attempts import AttemptEnd, OpenAttempt
 from shared.change_notes import ChangeNotes
+from shared.content_credentials import NotSigned, PhotoSigner
 from shared.errors import StorageUnavailable
 from shared.jobs import Settlement, portrait_key
 from shared.metrics import ATTEMPTS, ATTEMPTS_COST, CREATES_UNANSWERED
@@ -45,6 +46,7 @@ from worker.predictor import (
 
 SEARCH_AGAIN_SECONDS = 1.0  # between looks for a prediction whose create call's answer was lost
 STORAGE_AGAIN_SECONDS = 5.0  # the adapter has retried for seconds already
+SIGN_AGAIN_SECONDS = 5.0  # nothing outside is asked, so this is about a machine at its end
 RETRY_BACKOFF_SECONDS = 2.0  # doubled with every attempt
 
 log = structlog.get_logger()
@@ -59,6 +61,7 @@ class Generation:
     predictor: Predictor
     notes: ChangeNotes
     settings: Settings
+    signer: PhotoSigner | None = None
     held: HeldClaims = field(default_factory=HeldClaims)
 
     def start(self, photo_id: UUID) -> None:
@@ -269,10 +272,14 @@ class Generation:
             return body
         if isinstance(body, Gone):
             return attempt_end(prediction, "output_expired", body.detail)
+        by_ai, marked = self.predictor.name != "preview", self.settings.visible_ai_mark
         try:
-            return prepare_photo(body, made_by_ai=self.predictor.name != "preview")
+            return prepare_photo(body, made_by_ai=by_ai, marked=marked, signer=self.signer)
         except InvalidPhoto as error:
             return attempt_end(prediction, "output_invalid", str(error))
+        except NotSigned as error:
+            log.warning("photo.not_stored", reason=f"it could not be signed: {error}")
+            return NotYet(SIGN_AGAIN_SECONDS, "it could not be signed")
 
     def _store(self, claim: Claim, attempt: OpenAttempt, prediction: Prediction, file: StoredFile) -> None:
         end = attempt_end(prediction)

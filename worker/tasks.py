@@ -7,6 +7,7 @@ from celery.signals import worker_init
 from sqlalchemy.orm import Session, sessionmaker
 
 from shared.change_notes import ChangeNotes
+from shared.content_credentials import open_signer
 from shared.database import make_engine
 from shared.metrics import SWEEPS
 from shared.observed_storage import ObservedStorage
@@ -71,6 +72,7 @@ def generation() -> Generation:
         predictor=open_predictor(settings),
         notes=_notes(),
         settings=settings,
+        signer=open_signer(settings),
     )
 
 
@@ -93,10 +95,14 @@ def _mending() -> Mending:
 @worker_init.connect
 def _build(**_: object) -> None:
     configure_tracing("cuggu-worker")
-    # Once, before the threads come: a wrong setting ends the worker here, with its reason.
-    _closing()
-    _site_webhook()
-    _queue()
+    # Once, before the threads come: a wrong setting ends the worker here, with its reason. Of what a signal's receiver
+    # raises, Celery lets only this through.
+    try:
+        _closing()
+        _site_webhook()
+        _queue()
+    except ValueError as error:
+        raise SystemExit(f"worker: {error}") from error
 
 
 @step(START_PHOTO)

@@ -281,7 +281,7 @@ MUTANTS = (
         "a photo is stored without being decoded",
         "I2",
         "worker/generation.py",
-        'return prepare_photo(body, made_by_ai=self.predictor.name != "preview")',
+        "return prepare_photo(body, made_by_ai=by_ai, marked=marked, signer=self.signer)",
         'return PhotoFile(body, "image/jpeg", 900, 1200, "0" * 64)',
         SIMULATION,
     ),
