@@ -89,6 +89,17 @@ class Submitter:
         replayed = await self._earlier(user_id, submission.idempotency_key, fingerprint)
         if replayed is not None:
             return replayed
+        try:
+            return await self._submit_new(user_id, submission, fingerprint, language)
+        except Refusal:
+            # What it lacks may have gone to the same request, sent before and accepted meanwhile: the last credit,
+            # the last place in the window.
+            replayed = await self._earlier(user_id, submission.idempotency_key, fingerprint)
+            if replayed is None:
+                raise
+            return replayed
+
+    async def _submit_new(self, user_id: UUID, submission: Submission, fingerprint: str, language: str) -> Submitted:
         await self._check_paused()
         agreed = consent.given(submission.consent, language, self._settings)
         if isinstance(submission.image, UUID):

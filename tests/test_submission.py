@@ -7,11 +7,14 @@ from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import Engine, text
 
 from api import submission
 from api.errors import PROBLEMS
+from api.portrait import Portrait
+from api.submission import Submitter
 from api.upload import Submission
 from shared.disk_storage import DiskStorage
 from shared.errors import FaceCheckUnavailable, Refusal, StorageUnavailable
@@ -116,6 +119,32 @@ async def test_the_same_key_and_request_give_the_same_job(client: Client) -> Non
     refused(await client.submit(style="MODERN", **{"Idempotency-Key": "k"}), 409, "idempotency_conflict")
     refused(await client.submit(**{"Idempotency-Key": "x" * 256}), 400, "invalid_request")
     assert await client.balance() == 1
+
+
+@pytest.mark.parametrize(
+    "lacking", [{"signup_credits": 1}, {"submissions_per_window": 1}], ids=["the last credit", "the last place"]
+)
+async def test_a_request_repeated_while_its_first_is_in_work_gives_its_job(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, lacking: dict[str, int]
+) -> None:
+    """A client that heard nothing sends it again; the first is accepted while the second is being decoded."""
+    async with AsyncExitStack() as stack:
+        scarce = settings.model_copy(update=lacking)
+        client = Client(await serve(stack, scarce), scarce)
+        decode = Submitter._decode
+        firsts: list[httpx.Response] = []
+
+        async def slow(self: Submitter, image: bytes) -> Portrait:
+            monkeypatch.setattr(Submitter, "_decode", decode)
+            firsts.append(await client.submit(**{"Idempotency-Key": "k"}))
+            return await decode(self, image)
+
+        monkeypatch.setattr(Submitter, "_decode", slow)
+        again = await client.submit(**{"Idempotency-Key": "k"})
+        assert [first.status_code for first in firsts] == [202]
+        assert again.status_code == 200, again.text
+        assert again.json()["id"] == firsts[0].json()["id"]
+        assert (await client.submit()).status_code in (402, 429), "there was one only"
 
 
 async def test_another_users_key_is_not_mine(client: Client, stranger: Client) -> None:
