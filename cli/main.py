@@ -10,6 +10,7 @@ from cli import (
     generate,
     jobs,
     pause,
+    queue,
     serve,
     service_token,
     simulate,
@@ -44,6 +45,7 @@ pause.register(app)
 staff.register(app)
 service_token.register(app)
 audit.register(app)
+queue.register(app)
 simulate.register(app)
 
 
