@@ -70,7 +70,7 @@ def _mend(engine: Engine, storage: ObjectStorage, *, yes: bool) -> None:
 
 def _as_json(audited: Audit, deep: bool) -> dict[str, object]:
     checks = [asdict(finding) | {"proved": finding.proved} for finding in audited.findings]
-    return {"proved": audited.proved, "deep": deep, "checks": checks}
+    return {"proved": audited.proved, "deep": deep, "lost": audited.lost, "checks": checks}
 
 
 def _show(audited: Audit) -> None:
@@ -89,6 +89,8 @@ def _show(audited: Audit) -> None:
         _show_offences(finding)
     if any(finding.offences and finding.promise == "I6" for finding in audited.findings):
         typer.echo("\nThe sweep mends such accidents by itself. After a restore: `cuggu audit --mend`.")
+    if audited.lost:
+        typer.echo(f"\n{audited.lost:,} objects were lost and written off; `cuggu jobs show` tells of each.")
 
 
 def _show_offences(finding: Finding) -> None:

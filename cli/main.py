@@ -15,6 +15,7 @@ from cli import (
     service_token,
     simulate,
     staff,
+    storage,
     token,
     watch,
 )
@@ -46,6 +47,7 @@ staff.register(app)
 service_token.register(app)
 audit.register(app)
 queue.register(app)
+storage.register(app)
 simulate.register(app)
 
 

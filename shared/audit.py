@@ -26,6 +26,7 @@ class Audit:
     """All findings, in the order of the promises."""
 
     findings: tuple[Finding, ...]
+    lost: int = 0  # objects that were lost and written off: no promise is broken any more, but one was
 
     @property
     def proved(self) -> bool:
@@ -44,9 +45,10 @@ def audit(engine: Engine, storage: ObjectStorage, *, deep: bool = False) -> Audi
     with _snapshot(engine) as connection:
         findings = [_prove(connection, check) for check in CHECKS]
         objects = _prove_objects(connection, engine, storage)
+        lost = connection.scalar(text("SELECT count(*) FROM job_events WHERE name = 'object.lost'")) or 0
     if deep:
         objects.append(_prove_photos_decode(engine, storage))
-    return Audit(tuple(sorted([*findings, *objects], key=lambda finding: finding.promise)))
+    return Audit(tuple(sorted([*findings, *objects], key=lambda finding: finding.promise)), lost)
 
 
 def _prove(connection: Connection, check: Check) -> Finding:

@@ -13,6 +13,10 @@ from shared.jobs import PHOTOS_PER_JOB
 # How long after its deadline a job may still be active: together with the usual deadline, I5's ten minutes.
 OVERDUE = "interval '2 minutes'"
 
+# How long a user's wish may be unfulfilled before it counts as broken. Objects that a dead worker may have left are
+# looked for until ten minutes have passed.
+UNFULFILLED = "interval '15 minutes'"
+
 _ENDED_BY = "('job.completed', 'job.partial', 'job.failed', 'job.canceled')"
 _STEPS = "('photo.started', 'photo.retried', 'photo.stored', 'photo.failed')"
 _ACTIVE_JOB = "('QUEUED', 'PROCESSING')"
@@ -213,6 +217,26 @@ WHERE j.deleted_at IS NOT NULL
 GROUP BY j.id, e.told HAVING count(p.id) > 0 OR j.portrait_deleted_at IS NULL OR e.told IS DISTINCT FROM 1
 """
 
+_EXPIRED = """
+SELECT j.id, format('its photos were deleted at %s, and %s are left', j.photos_deleted_at, count(p.id)) AS says
+FROM jobs j JOIN photos p ON p.job_id = j.id AND (p.object_key IS NOT NULL OR p.thumbnail_key IS NOT NULL)
+WHERE j.photos_deleted_at IS NOT NULL
+GROUP BY j.id
+"""
+
+_LEFT = f"""
+SELECT u.id, format('deleted at %s, %s', u.deleted_at, CASE
+    WHEN u.email LIKE '%%@%%' THEN 'and its address is there' ELSE 'and has jobs' END) AS says
+FROM users u
+WHERE u.deleted_at IS NOT NULL AND (u.email LIKE '%@%' OR (u.deleted_at < cuggu_now() - {UNFULFILLED}
+    AND EXISTS (SELECT FROM jobs j WHERE j.user_id = u.id AND j.deleted_at IS NULL)))
+"""
+
+_UNFULFILLED = f"""
+SELECT id, format('%s, wished for at %s', kind, requested_at) AS says
+FROM deletions WHERE gone_at IS NULL AND requested_at < cuggu_now() - {UNFULFILLED}
+"""
+
 CHECKS = (
     Check("I1", "a balance is the sum of its ledger, and never below zero", "users", _BALANCES),
     Check("I1", "each entry's balance follows from the entry before", "ledger_entries", _ENTRIES),
@@ -223,6 +247,9 @@ CHECKS = (
     Check("I3", "nothing of an ended job is in work, nothing that ended is leased", "photos", _UNENDED),
     Check("I5", "no active job is two minutes past its deadline", "jobs", _OVERDUE),
     Check("I6", "a deleted job keeps no picture", "jobs", _DELETED),
+    Check("I6", "a job whose photos' time is over keeps none", "jobs", _EXPIRED),
+    Check("I6", "a deleted account keeps neither address nor jobs", "users", _LEFT),
+    Check("I6", "what a user wished to be deleted is surely gone", "deletions", _UNFULFILLED),
     Check("I7", "each job's events follow the arrows", "jobs", _JOB_ARROWS),
     Check("I7", "each photo's events follow the arrows to its status", "photos", _PHOTO_ARROWS),
     Check("I7", "each job's status fits its photos", "jobs", _JOB_FITS),

@@ -34,7 +34,9 @@ class DiskStorage:
     def put(self, key: str, body: bytes, content_type: str) -> None:
         path = self._path(key)
         with _refused_when_the_disk_fails():
-            self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Each by itself: parents are made with everybody's rights.
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._incoming.mkdir(mode=0o700, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self._incoming, delete=False) as file:
                 written = Path(file.name)
                 try:

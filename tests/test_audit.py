@@ -647,7 +647,7 @@ def test_the_command_says_what_it_proved_and_how_much_it_looked_at(command: Call
     done = command("--deep")
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert len(lines) == 1 + 17
+    assert len(lines) == 1 + 20
     assert all(line.startswith("ok ") and line.endswith(" 0") for line in lines[1:])
     assert any("I1" in line and "9 users" in line for line in lines)
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import httpx
 import jwt
@@ -29,7 +30,7 @@ async def signed_in(http: httpx.AsyncClient, email: str = EMAIL) -> httpx.Respon
 
 
 def forged(settings: Settings, key: bytes | str | None = None, **claims: object) -> str:
-    good = {"email": EMAIL, "exp": datetime.now(UTC) + timedelta(hours=1)}
+    good = {"sub": str(uuid4()), "exp": datetime.now(UTC) + timedelta(hours=1)}
     return jwt.encode({**good, **claims}, _key(settings) if key is None else key, "HS256")  # type: ignore[arg-type]
 
 
@@ -104,14 +105,19 @@ async def test_without_a_secret_there_are_no_cookies(settings: Settings) -> None
 
 async def test_forged_and_outdated_cookies_are_refused(http: httpx.AsyncClient, settings: Settings) -> None:
     past = datetime.now(UTC) - timedelta(seconds=5)
-    good = forged(settings)
+    mine = (await signed_in(http)).json()["id"]
+    http.cookies.clear()
+    good = forged(settings, sub=mine)
     bad = [
+        forged(settings),  # of nobody
+        forged(settings, sub="nobody"),
+        jwt.encode({"email": EMAIL, "exp": datetime.now(UTC) + timedelta(hours=1)}, _key(settings) or b"", "HS256"),
         "nonsense",
-        forged(settings, key="another-secret-of-thirty-two-bytes-or-more"),
-        forged(settings, key=DEVELOPMENT_SECRET),
-        forged(settings, exp=past),
-        jwt.encode({"email": EMAIL}, _key(settings) or b"", "HS256"),
-        jwt.encode({"email": EMAIL, "exp": datetime.now(UTC) + timedelta(hours=1)}, "", "none"),
+        forged(settings, sub=mine, key="another-secret-of-thirty-two-bytes-or-more"),
+        forged(settings, sub=mine, key=DEVELOPMENT_SECRET),
+        forged(settings, sub=mine, exp=past),
+        jwt.encode({"sub": mine}, _key(settings) or b"", "HS256"),
+        jwt.encode({"sub": mine, "exp": datetime.now(UTC) + timedelta(hours=1)}, "", "none"),
         good[:-2] + ("AA" if good[-2:] != "AA" else "BB"),
     ]
     for value in bad:

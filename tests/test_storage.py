@@ -131,6 +131,15 @@ def test_list_gives_what_starts_with_the_prefix_in_key_order(storage: ObjectStor
         assert all(abs(now - info.modified_at) < timedelta(minutes=1) for info in found)
 
 
+def test_a_list_goes_on_after_any_key(storage: ObjectStorage) -> None:
+    keys = sorted(["photos/b/1", "photos/a/10", "photos/a/2", "photos/a.x/0", "photos/ab/0", "portraits/a", "probe"])
+    for key in keys:
+        storage.put(key, JPEG, "image/jpeg")
+    for after in (*keys, "a", "photos", "photos/", "photos/a/1", "photos/a0", "photos/b/1/deeper", "q"):
+        assert [info.key for info in storage.list("", after)] == [key for key in keys if key > after], after
+    assert [info.key for info in storage.list("photos/a", "photos/a/10")] == ["photos/a/2", "photos/ab/0"]
+
+
 def test_many_objects_are_listed_and_deleted_whole(storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.s3_storage.DELETE_BATCH_KEYS", 7)
     keys = [f"photos/{number:03}" for number in range(30)]
@@ -213,6 +222,7 @@ def test_the_disk_has_no_addresses(disk: DiskStorage) -> None:
 
 def test_files_are_private_and_empty_directories_go(disk: DiskStorage, tmp_path: Path) -> None:
     disk.put("photos/a/0", JPEG, "image/jpeg")
+    assert (tmp_path / "objects").stat().st_mode & 0o077 == 0
     path = tmp_path / "objects" / "photos" / "a" / "0"
     assert path.read_bytes() == JPEG
     assert path.stat().st_mode & 0o077 == 0
@@ -363,6 +373,43 @@ def test_an_answer_cut_short_is_unavailable() -> None:
             storage.get("photos/a/0")
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_a_deleted_object_is_gone_with_all_its_versions(s3: S3Storage) -> None:
+    name, client = s3._bucket, s3._client
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    try:
+        s3.put("photos/a/0", JPEG, "image/jpeg")
+        s3.put("photos/a/0", PNG, "image/png")
+        s3.put("photos/a/00", JPEG, "image/jpeg")  # a longer key is another object
+        client.delete_object(Bucket=name, Key="photos/a/0")  # by hand: hidden, and still there
+        s3.delete(["photos/a/0", "photos/never"])
+        left = client.list_object_versions(Bucket=name)
+        versions = [*left.get("Versions", []), *left.get("DeleteMarkers", [])]
+        assert {entry["Key"] for entry in versions} == {"photos/a/00"}
+        s3.delete(["photos/a/00"])
+        left = client.list_object_versions(Bucket=name)
+        assert left.get("Versions", []) + left.get("DeleteMarkers", []) == []  # type: ignore[operator]
+    finally:
+        client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Suspended"})
+
+
+def test_without_versions_a_delete_is_one_call(s3: S3Storage) -> None:
+    calls: list[str] = []
+    s3._client.meta.events.register("before-call.s3", lambda model, **_: calls.append(model.name))
+    s3.put("photos/a/0", JPEG, "image/jpeg")
+    s3.delete(["photos/a/0", "photos/a/1"])
+    assert calls == ["PutObject", "DeleteObjects"]
+
+
+def test_encryption_is_asked_for_with_every_put(s3: S3Storage, s3_url: str) -> None:
+    asking = s3_settings(s3_url, s3_bucket_name=s3._bucket, s3_encryption="aws:kms", s3_kms_key_id="alias/photos")
+    S3Storage(asking).put("photos/a/0", JPEG, "image/jpeg")
+    head = s3._client.head_object(Bucket=s3._bucket, Key="photos/a/0")
+    assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", "alias/photos")
+    assert s3.get("photos/a/0").body == JPEG
+    with pytest.raises(ValueError, match="S3_KMS_KEY_ID needs"):
+        s3_settings(s3_url, s3_kms_key_id="alias/photos")
 
 
 # --- What both share

@@ -37,7 +37,7 @@ class Mending:
     def go_on(self) -> None:
         """Some more stretches of the look that goes on, or of a new one when it is time. Raises StorageUnavailable."""
         until = time.monotonic() + STEP_SECONDS
-        while time.monotonic() < until:
+        while True:
             with Session(self._engine) as session, session.begin():
                 after = mending.take_turn(session)
             if after is None:
@@ -46,7 +46,7 @@ class Mending:
             self._mend(stretch)
             with Session(self._engine) as session, session.begin():
                 mending.note(session, after, stretch.until)
-            if stretch.until is None:
+            if stretch.until is None or time.monotonic() >= until:
                 return
 
     def _mend(self, stretch: Stretch) -> None:
