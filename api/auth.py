@@ -1,5 +1,7 @@
 """Who is it: a bearer token of the host site (or, in development, of `cuggu token`) becomes a user's id."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Any
@@ -75,18 +77,19 @@ class Authenticator:
     async def _proved(self, token: str) -> tuple[str, datetime | None]:
         """Whose token it is, and when it was issued, if it says so."""
         settings = self._settings
-        key: Any
+        keys: list[Any]
         algorithm: str = settings.jwt_algorithm
         try:
             if settings.auth_mode == "development":
-                key, algorithm = DEVELOPMENT_SECRET, DEVELOPMENT_ALGORITHM
+                keys, algorithm = [DEVELOPMENT_SECRET], DEVELOPMENT_ALGORITHM
             elif self._signing_keys is not None:
-                key = await self._signing_keys.key_of(token)
+                keys = [await self._signing_keys.key_of(token)]
             else:
-                key = settings.jwt_secret.get_secret_value() if settings.jwt_secret else ""
-            claims = jwt.decode(
+                secrets = (settings.jwt_secret, settings.jwt_previous_secret)
+                keys = [secret.get_secret_value() for secret in secrets if secret]
+            claims = decode_by_any(
                 token,
-                key,
+                keys,
                 algorithms=[algorithm],  # pinned: the token's own `alg` is never believed
                 issuer=settings.jwt_issuer,
                 audience=settings.jwt_audience,
@@ -101,6 +104,14 @@ class Authenticator:
             raise Unauthorized
         issued_at = claims.get("iat")
         return email, None if issued_at is None else datetime.fromtimestamp(issued_at, UTC)
+
+
+def decode_by_any(token: str, keys: Sequence[Any], **options: Any) -> dict[str, Any]:
+    """The claims of a token that one of these keys signed: two, while one is being rotated. Raises jwt.PyJWTError."""
+    for key in keys[:-1]:
+        with suppress(jwt.InvalidSignatureError):
+            return jwt.decode(token, key, **options)
+    return jwt.decode(token, keys[-1], **options)
 
 
 def development_token(settings: Settings, email: str, lifetime: timedelta = timedelta(days=1)) -> str:

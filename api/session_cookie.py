@@ -8,7 +8,7 @@ from uuid import UUID
 import jwt
 from fastapi import Request, Response
 
-from api.auth import DEVELOPMENT_SECRET
+from api.auth import DEVELOPMENT_SECRET, decode_by_any
 from shared.errors import NotFound, Unauthorized
 from shared.settings import Settings
 
@@ -20,6 +20,7 @@ class SessionCookie:
 
     def __init__(self, settings: Settings) -> None:
         self._key = _key(settings)
+        self._previous_keys = _previous_keys(settings)
         self._seconds = settings.session_seconds
         self._secure = settings.public_url.startswith("https://")
         # A browser takes the prefix for a promise: this host's own, sent over TLS only, set by no other host.
@@ -48,7 +49,8 @@ class SessionCookie:
         if self._key is None:
             raise Unauthorized
         try:
-            claims = jwt.decode(value, self._key, algorithms=[_ALGORITHM], options={"require": ["exp", "sub"]})
+            keys = [self._key, *self._previous_keys]
+            claims = decode_by_any(value, keys, algorithms=[_ALGORITHM], options={"require": ["exp", "sub"]})
             return UUID(claims["sub"])
         except (jwt.PyJWTError, ValueError) as error:
             raise Unauthorized from error
@@ -56,10 +58,18 @@ class SessionCookie:
 
 def _key(settings: Settings) -> bytes | None:
     if settings.auth_mode == "development":
-        secret = DEVELOPMENT_SECRET
-    elif given := settings.session_secret or settings.jwt_secret:
-        secret = given.get_secret_value()
-    else:
-        return None
+        return _made_of(DEVELOPMENT_SECRET)
+    given = settings.session_secret or settings.jwt_secret
+    return _made_of(given.get_secret_value()) if given else None
+
+
+def _previous_keys(settings: Settings) -> list[bytes]:
+    """Believed as well, while a secret is being rotated."""
+    unset = settings.session_secret is None
+    given = (settings.session_previous_secret, settings.jwt_previous_secret if unset else None)
+    return [_made_of(secret.get_secret_value()) for secret in given if secret]
+
+
+def _made_of(secret: str) -> bytes:
     # Never the very key of the tokens: a token must not pass for a cookie, nor a cookie for a token.
     return hmac.digest(secret.encode(), b"cuggu session cookie", hashlib.sha256)

@@ -48,11 +48,17 @@ class Settings(BaseSettings):
     )
     jwt_algorithm: Literal["HS256", "RS256", "ES256"] = Field("HS256", description="the one algorithm accepted")
     jwt_secret: SecretStr | None = Field(None, description="HS256: the secret shared with the site, 32 bytes or more")
+    jwt_previous_secret: SecretStr | None = Field(
+        None, description="HS256: the secret before JWT_SECRET, believed as well while it is being rotated"
+    )
     jwt_jwks_url: str | None = Field(None, description="RS256 and ES256: where the issuer publishes its keys")
     jwt_issuer: str = Field("cuggu-development", description="the only `iss` accepted")
     jwt_audience: str = Field("cuggu-photos", description="the only `aud` accepted")
     session_secret: SecretStr | None = Field(
         None, description="signs the page's session cookies, 32 bytes or more; unset: a key made of JWT_SECRET"
+    )
+    session_previous_secret: SecretStr | None = Field(
+        None, description="the secret before SESSION_SECRET, believed as well while it is being rotated"
     )
     session_seconds: int = Field(86_400, ge=60, description="how long a session cookie works")
     signup_credits: int = Field(2, ge=0, description="credits a user gets at first sight")
@@ -169,7 +175,13 @@ class Settings(BaseSettings):
             _check_site_webhook(self.site_webhook_url, self.site_webhook_secrets, self.site_webhook_private_addresses)
         if self.s3_kms_key_id is not None and self.s3_encryption != "aws:kms":
             raise ValueError("S3_KMS_KEY_ID needs S3_ENCRYPTION=aws:kms")
-        for name in ("jwt_secret", "session_secret", "address_hash_secret"):
+        for name in (
+            "jwt_secret",
+            "jwt_previous_secret",
+            "session_secret",
+            "session_previous_secret",
+            "address_hash_secret",
+        ):
             secret = getattr(self, name)
             if secret and len(secret.get_secret_value()) < 32:
                 raise ValueError(f"{name.upper()} must be at least 32 bytes long")
