@@ -1,7 +1,10 @@
 """Who is it: a bearer token of the host site (or, in development, of `cuggu token`) becomes a user's id."""
 
+import hashlib
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Any
@@ -25,8 +28,22 @@ DEVELOPMENT_SECRET = "cuggu-photos-development-only-not-a-secret"  # noqa: S105
 DEVELOPMENT_ALGORITHM = "HS256"
 # The site's clock and ours may differ.
 LEEWAY_SECONDS = 30
+# A token that was found good is not computed again for this long, by everyone who polls.
+BELIEVED_SECONDS = 30
+BELIEVED_TOKENS = 4096
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a valid token says: whose it is, as `users` has the address, and since when, if it says so."""
+
+    email: str
+    issued_at: datetime | None
+
+
+Caller = Proof | UUID  # what a token proves, or the account that a session cookie names
 
 
 class Authenticator:
@@ -39,9 +56,10 @@ class Authenticator:
         published = settings.auth_mode == "jwt" and settings.jwt_algorithm != "HS256" and settings.jwt_jwks_url
         self._signing_keys = SigningKeys(published) if published else None
         self._address_key = address_key(settings)
+        self._believed: dict[bytes, tuple[Proof, float]] = {}  # by a token's hash: what it proves, and until when
 
-    async def user_id(self, authorization: str | None) -> UUID:
-        """The user of an `Authorization: Bearer ...` header, made at first sight with the sign-up grant.
+    async def proof(self, authorization: str | None) -> Proof:
+        """What an `Authorization: Bearer ...` header proves.
 
         Raises:
             Unauthorized: there is no token, or it is not one of ours that is valid now.
@@ -50,15 +68,31 @@ class Authenticator:
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized
-        return await self._user_of(*await self._proved(token.strip()))
+        token = token.strip()
+        known = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
+        proof, until = self._believed.get(known, (None, 0.0))
+        if proof is not None and time.time() < until:
+            return proof
+        self._believed.pop(known, None)
+        proof, expires_at = await self._prove(token)
+        if len(self._believed) >= BELIEVED_TOKENS:
+            del self._believed[next(iter(self._believed))]  # the oldest
+        self._believed[known] = proof, min(expires_at + LEEWAY_SECONDS, time.time() + BELIEVED_SECONDS)
+        return proof
 
-    async def present_user_id(self, user_id: UUID) -> UUID:
-        """The same id, if its account is still there. Raises Unauthorized."""
-        present = select(User.id).where(User.id == user_id, User.deleted_at.is_(None))
+    async def user_id(self, caller: Caller) -> UUID:
+        """Whose account it is; made at first sight of a proved address, with the sign-up grant.
+
+        Raises:
+            Unauthorized: the account was deleted, since the token was issued or the cookie set.
+        """
+        if isinstance(caller, Proof):
+            return await self._user_of(caller.email, caller.issued_at)
+        present = select(User.id).where(User.id == caller, User.deleted_at.is_(None))
         async with self._sessions() as session:
             if await session.scalar(present) is None:
                 raise Unauthorized
-        return user_id
+        return caller
 
     async def development_user_id(self, email: str) -> UUID:
         """The user of an address that nothing proves. Raises Unauthorized in any mode but development."""
@@ -74,8 +108,8 @@ class Authenticator:
         async with self._sessions.begin() as session:
             return await session.run_sync(provision)
 
-    async def _proved(self, token: str) -> tuple[str, datetime | None]:
-        """Whose token it is, and when it was issued, if it says so."""
+    async def _prove(self, token: str) -> tuple[Proof, float]:
+        """What the token proves, and when it expires (Unix time)."""
         settings = self._settings
         keys: list[Any]
         algorithm: str = settings.jwt_algorithm
@@ -103,7 +137,8 @@ class Authenticator:
         if not isinstance(email, str) or "@" not in email:
             raise Unauthorized
         issued_at = claims.get("iat")
-        return email, None if issued_at is None else datetime.fromtimestamp(issued_at, UTC)
+        proof = Proof(credits.known_as(email), None if issued_at is None else datetime.fromtimestamp(issued_at, UTC))
+        return proof, float(claims["exp"])
 
 
 def decode_by_any(token: str, keys: Sequence[Any], **options: Any) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from redis.asyncio import Redis
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from api.auth import Authenticator, is_loopback
+from api.auth import Authenticator, Caller, Proof, is_loopback
 from api.changes import JobChanges
 from api.cross_site import refuse_cross_site
 from api.errors import preferred_language
 from api.eta import Durations
 from api.live_events import LiveEvents
+from api.polls import Polls
 from api.rate_limit import RateLimits
 from api.readiness import DatabaseProbe
 from api.session_cookie import SessionCookie
@@ -48,6 +49,7 @@ class Parts:
     changes: JobChanges
     live: LiveEvents
     durations: Durations
+    polls: Polls
     queue: JobQueue
     spending: Spending
     engine: Engine  # for the one use case that calls the storage between its transactions, in a thread
@@ -64,26 +66,26 @@ async def parts(request: Request) -> Parts:
 PartsDep = Annotated[Parts, Depends(parts)]
 
 
-async def current_user(
+async def current_caller(
     request: Request,
     parts: PartsDep,
     _documented: Annotated[object, Depends(HTTPBearer(auto_error=False))] = None,
-) -> UUID:
-    """The id of whoever sends this request, by bearer token or else by session cookie.
+) -> Caller:
+    """Who sends this request, by bearer token or else by session cookie.
 
     Raises Unauthorized, and CrossSite where another site's page makes a browser send its cookie.
     """
     if "authorization" in request.headers or (user_id := parts.session_cookie.user_id(request)) is None:
-        return await user_of_token(request, parts)
+        return await proof_of_token(request, parts)
     refuse_development_for_others(request, parts)
     refuse_cross_site(request, parts.settings)
-    return await parts.authenticator.present_user_id(user_id)
+    return user_id
 
 
-async def user_of_token(request: Request, parts: Parts) -> UUID:
-    """The id of whoever sends this request with a bearer token. Raises Unauthorized."""
+async def proof_of_token(request: Request, parts: Parts) -> Proof:
+    """What this request's bearer token proves. Raises Unauthorized."""
     refuse_development_for_others(request, parts)
-    return await parts.authenticator.user_id(request.headers.get("authorization"))
+    return await parts.authenticator.proof(request.headers.get("authorization"))
 
 
 def refuse_development_for_others(request: Request, parts: Parts) -> None:
@@ -92,6 +94,14 @@ def refuse_development_for_others(request: Request, parts: Parts) -> None:
     if parts.settings.auth_mode == "development" and server and not is_loopback(server[0]):
         # Started on an address that others can reach, whatever the settings said.
         raise Unauthorized
+
+
+CallerDep = Annotated[Caller, Depends(current_caller)]
+
+
+async def current_user(parts: PartsDep, caller: CallerDep) -> UUID:
+    """The id of whoever sends this request, who is made a user at first sight. Raises Unauthorized."""
+    return await parts.authenticator.user_id(caller)
 
 
 UserDep = Annotated[UUID, Depends(current_user)]

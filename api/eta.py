@@ -1,12 +1,12 @@
 """How much longer a job will take, measured: by how long the latest jobs of the same model and style took."""
 
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import quantiles
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from shared.settings import Settings
 
@@ -38,25 +38,33 @@ class Eta:
 
 
 class Durations:
-    """What is known of each style, in seconds from a job's acceptance to its four photos."""
+    """What is known of each style, in seconds from a job's acceptance to its four photos, shortest first."""
 
     def __init__(self, settings: Settings) -> None:
         self._model = settings.replicate_model if settings.predictor == "replicate" else settings.predictor
         self._known: dict[str, tuple[float, Sequence[float]]] = {}
 
-    async def of(self, session: AsyncSession, style: str) -> Sequence[float]:
+    async def of(self, session: AsyncSession | AsyncConnection, style: str) -> Sequence[float]:
         read_at, durations = self._known.get(style, (float("-inf"), ()))
         if time.monotonic() - read_at > KNOWN_FOR_SECONDS:
             wanted = {"style": style, "model": self._model, "latest": LATEST_JOBS}
-            durations = (await session.scalars(_DURATIONS, wanted)).all()
+            durations = sorted(await session.scalars(_DURATIONS, wanted))
             self._known[style] = time.monotonic(), durations
         return durations
 
 
 def eta(durations: Sequence[float], age_seconds: float) -> Eta | None:
-    """What is left for a job of this age; None when too few jobs of this kind took as long."""
-    left = [duration - age_seconds for duration in durations if duration > age_seconds]
-    if len(left) < SAMPLES_MIN:
+    """Of durations in order: what is left for a job of this age; None when too few jobs of this kind took as long."""
+    longer = bisect_right(durations, age_seconds)  # the first of those that took longer
+    if len(durations) - longer < SAMPLES_MIN:
         return None
-    tenths = quantiles(left, n=10, method="inclusive")
-    return Eta(round(tenths[4], 1), round(tenths[8], 1))
+    half, nine_tenths = (_quantile(durations, longer, share) - age_seconds for share in (0.5, 0.9))
+    return Eta(round(half, 1), round(nine_tenths, 1))
+
+
+def _quantile(ordered: Sequence[float], first: int, share: float) -> float:
+    """Of the values from the `first` on, between neighbours in proportion; every poll asks, so nothing is copied."""
+    at = first + share * (len(ordered) - 1 - first)
+    below = int(at)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (at - below)

@@ -15,6 +15,7 @@ from api.eta import Durations
 from api.faces import open_face_checker
 from api.live_events import LiveEvents
 from api.observed_requests import ObservedRequests
+from api.polls import Polls
 from api.rate_limit import RateLimits
 from api.readiness import DatabaseProbe
 from api.redis_guard import RedisGuard, impatient_redis
@@ -32,6 +33,7 @@ from api.routes import (
     media,
     metrics,
     plan,
+    poll,
     session,
     studio,
     styles,
@@ -77,6 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     for module in (
         jobs,
+        poll,
         downloads,
         media,
         me,
@@ -94,6 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         admin_actions,
     ):
         app.include_router(module.router)
+    app.router.routes.insert(0, poll.PlainPoll())
     install_error_renderer(app, {plan.PREFIX: plan.plan_error, PREFIX: admin_error})
     app.add_middleware(ObservedRequests)  # last, and so around all that is there already
     return app
@@ -121,6 +125,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         face_checker = open_face_checker(settings)
         closing.push_async_callback(face_checker.close)
         limits = RateLimits(settings, redis, guard)
+        durations = Durations(settings)
         storage = ObservedStorage(open_storage(settings), settings.storage)
         queue = JobQueue(make_celery(settings), settings.redis_url)
         spending = Spending(settings)
@@ -134,7 +139,8 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             limits=limits,
             changes=changes,
             live=live,
-            durations=Durations(settings),
+            durations=durations,
+            polls=Polls(engine, durations),
             queue=queue,
             spending=spending,
             engine=engine_in_threads,

@@ -19,6 +19,11 @@ from shared.models import LedgerEntry, LedgerKind, User
 JOB_COST_CREDITS = 1
 
 
+def known_as(email: str) -> str:
+    """An address as `users` has it."""
+    return email.strip().lower()
+
+
 def provision_user(
     session: Session,
     email: str,
@@ -35,7 +40,7 @@ def provision_user(
     Raises:
         Unauthorized: the address was proved at `proved_at`, and its account was deleted after that.
     """
-    email = email.strip().lower()
+    email = known_as(email)
     user_id = session.scalar(select(User.id).where(User.email == email))
     if user_id is not None:
         return user_id

@@ -1,6 +1,7 @@
 """Following a job, listing, choosing, canceling, and the addresses of its pictures."""
 
 import asyncio
+import json
 import time
 from collections.abc import MutableMapping
 from contextlib import AsyncExitStack
@@ -12,7 +13,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from api.job_view import read_job
+from api.job_view import RenderedJob
 from shared.change_notes import CHANNEL, ChangeNotes
 from shared.disk_storage import DiskStorage
 from shared.photo_file import prepare_photo
@@ -157,15 +158,18 @@ async def test_a_change_between_the_look_and_the_wait_is_not_missed(
     job = (await client.submit()).json()
     looks: list[str] = []
 
-    async def look(*of: Any) -> dict[str, Any]:
-        seen = await read_job(*of)
-        looks.append(seen["status"])
+    polls = application(client.http).state.parts.polls
+    read = polls.look
+
+    async def look(*of: Any) -> RenderedJob:
+        seen: RenderedJob = await read(*of)
+        looks.append(json.loads(seen.body)["status"])
         if len(looks) == 1:
             finish(engine, settings, job)
             changes._wake(job["id"])
         return seen
 
-    monkeypatch.setattr("api.routes.jobs.read_job", look)
+    monkeypatch.setattr(polls, "look", look)
     began = time.monotonic()
     answer = await client.get(f"/jobs/{job['id']}?wait=60")
     assert time.monotonic() - began < 3

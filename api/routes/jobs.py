@@ -1,8 +1,6 @@
-"""Submit a job, follow it, list, choose, cancel, delete."""
+"""Submit a job, follow its events, list, choose, cancel, delete."""
 
-import re
-import time
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 import structlog
@@ -13,7 +11,6 @@ from api.bounded_body import BoundedRoute
 from api.dependencies import (
     SUBMISSION_DOCS,
     LanguageDep,
-    Parts,
     PartsDep,
     SessionDep,
     SubmissionDep,
@@ -21,18 +18,17 @@ from api.dependencies import (
 )
 from api.event_stream import EventStream
 from api.event_view import read_place
-from api.job_view import etag, read_job, read_page
+from api.job_view import read_job, read_page
 from api.json_answer import json_answer
 from api.rate_limit import Allowance
+from api.routes.poll import POLL_AFTER_SECONDS
 from api.schemas import JobOut, JobPage, ProblemOut, SelectionIn, SubmittedOut
 from shared import deletion, jobs
 from shared.models import ACTIVE_JOB
 from shared.settlement_log import log_settlement
 
-POLL_AFTER_SECONDS = 2  # what we ask clients to wait between polls
 EventId = Annotated[int, Field(ge=0, lt=2**63)]
 log = structlog.get_logger()
-_TAG = re.compile(r'"[^"]*"')
 
 router = APIRouter(
     route_class=BoundedRoute,
@@ -67,34 +63,6 @@ async def submit_job(
     return json_answer(
         {**job, "remaining_credits": submitted.credits_left}, 200 if submitted.replayed else 202, headers
     )
-
-
-@router.get("/jobs/{job_id}", responses={200: {"model": JobOut}, 304: {"description": "nothing has changed"}})
-async def get_job(
-    request: Request,
-    job_id: UUID,
-    parts: PartsDep,
-    user_id: UserDep,
-    language: LanguageDep,
-    wait: Annotated[float, Query(ge=0, le=60, description="hold the answer this many seconds for a change")] = 0,
-    if_none_match: Annotated[str | None, Header()] = None,
-) -> Response:
-    """The job as it is. With `wait`, as soon as it differs from `If-None-Match` (or from now)."""
-    until = time.monotonic() + wait
-    async with parts.changes.watching(job_id, request) as watch:
-        job, tag = await _read(parts, user_id, job_id, language)
-        known = _tags(if_none_match) or {tag}
-        while tag in known and job["status"] in ACTIVE_JOB and (left := until - time.monotonic()) > 0:
-            await watch.next(left)
-            if watch.client_left:
-                break
-            job, tag = await _read(parts, user_id, job_id, language)
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept-Language, Authorization, Cookie"}
-    if job["status"] in ACTIVE_JOB:
-        headers["Retry-After"] = str(POLL_AFTER_SECONDS)
-    if if_none_match is not None and tag in known:
-        return Response(status_code=304, headers=headers)
-    return json_answer(job, 200, headers)
 
 
 @router.get(
@@ -177,20 +145,6 @@ async def delete_job(job_id: UUID, parts: PartsDep, session: SessionDep, user_id
         log_settlement(settlement)
     log.info("job.deleted", job_id=str(job_id), user_id=str(user_id))
     await parts.changes.tell(job_id)
-
-
-async def _read(parts: Parts, user_id: UUID, job_id: UUID, language: str) -> tuple[dict[str, Any], str]:
-    async with parts.sessions() as session:
-        job = await read_job(session, user_id, job_id, language, parts.durations)
-    return job, etag(job)
-
-
-def _tags(if_none_match: str | None) -> set[str]:
-    """The entity tags of an If-None-Match; none for `*`, which stands for whatever there is.
-
-    Compared weakly (RFC 9110, 13.1.2): a proxy that compresses the answer has put `W/` before the tag.
-    """
-    return set(_TAG.findall(if_none_match or ""))
 
 
 def _allowance(allowance: Allowance | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Body, Request, Response
 
 from api.bounded_body import BoundedRoute
 from api.cross_site import refuse_cross_site
-from api.dependencies import PartsDep, SessionDep, refuse_development_for_others, user_of_token
+from api.dependencies import PartsDep, SessionDep, proof_of_token, refuse_development_for_others
 from api.schemas import MeOut, ProblemOut, SignInIn
 from shared.models import User
 
@@ -27,7 +27,7 @@ async def sign_in(
         refuse_development_for_others(request, parts)
         user_id = await parts.authenticator.development_user_id(wish.email)
     else:
-        user_id = await user_of_token(request, parts)
+        user_id = await parts.authenticator.user_id(await proof_of_token(request, parts))
     user = await session.get_one(User, user_id)
     parts.session_cookie.set(response, user.id)
     response.headers["Cache-Control"] = "no-store"

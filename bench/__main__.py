@@ -1,0 +1,89 @@
+"""`python -m bench`: every measure, one table, and the figures as JSON; `--only P1` for one of them."""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import poll
+from bench.charts import draw
+from bench.harness import Measured, Void, other_cores, pin
+from bench.world import World, world
+
+MEASURES: Mapping[str, Callable[[World], Measured]] = {
+    "P1": poll.measure,
+}
+RESULTS = Path(__file__).parent / "results"
+CHARTS = Path(__file__).parents[1] / "docs" / "images"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--only", choices=sorted(MEASURES), help="this measure alone")
+    parser.add_argument("--quick", action="store_true", help="short and rough, to try the harness; nothing is kept")
+    wanted = parser.parse_args()
+    console = Console(stderr=True)
+    pin(os.getpid(), other_cores())
+    measured, void = run([wanted.only] if wanted.only else list(MEASURES), console, quick=wanted.quick)
+    Console(width=140).print(table(measured, void))
+    if not wanted.quick:
+        keep(measured)
+    failed = [line for found in measured.values() for line in found.lines if line.met is False]
+    sys.exit(1 if failed or void else 0)
+
+
+def run(names: list[str], console: Console, *, quick: bool) -> tuple[dict[str, Measured], dict[str, str]]:
+    """What each measure found, and of those that are void, why."""
+    measured: dict[str, Measured] = {}
+    void: dict[str, str] = {}
+    # Not below /tmp's own mode: under root PostgreSQL runs as another account.
+    with tempfile.TemporaryDirectory(prefix="cuggu-bench-", ignore_cleanup_errors=True) as directory:
+        Path(directory).chmod(0o711)
+        with world(Path(directory), quick=quick) as servers:
+            for name in names:
+                began = time.monotonic()
+                console.print(f"{name} ...")
+                try:
+                    measured[name] = MEASURES[name](servers)
+                except Void as error:
+                    void[name] = str(error)
+                console.print(f"{name} took {time.monotonic() - began:.0f} s")
+    return measured, void
+
+
+def table(measured: Mapping[str, Measured], void: Mapping[str, str]) -> Table:
+    shown = Table("", "measure", "ours", "peer", "limit", "ratio", "must", "met")
+    for name, found in measured.items():
+        for line in found.lines:
+            met = {None: "", True: "yes", False: "NO"}[line.met]
+            shown.add_row(
+                name, line.what, line.ours, line.peer, line.limit, f"{line.value:,.3g}", str(line.must or ""), met
+            )
+    for name, reason in void.items():
+        shown.add_row(name, f"void: {reason}", "", "", "", "", "", "NO")
+    return shown
+
+
+def keep(measured: Mapping[str, Measured]) -> None:
+    """The figures, beside those of measures that did not run now; everything that was seen; the charts."""
+    RESULTS.mkdir(exist_ok=True)
+    latest = RESULTS / "latest.json"
+    figures = json.loads(latest.read_text()) if latest.exists() else {}
+    for name, found in measured.items():
+        figures[name] = {line.key: round(line.value, 4) for line in found.lines}
+        raw = {"title": found.title, "lines": [asdict(line) for line in found.lines], "seen": found.raw}
+        (RESULTS / f"{name}.json").write_text(json.dumps(raw, indent=1, default=str) + "\n")
+        draw(found, CHARTS / f"bench-{name.lower()}.svg")
+    latest.write_text(json.dumps(dict(sorted(figures.items())), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

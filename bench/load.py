@@ -1,0 +1,111 @@
+"""Load over HTTP as cheap as Python makes it, because it shares the machine with what it measures.
+
+Every connection sends its next request when the last was answered. An answer that was not expected voids the round.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import cast
+from urllib.parse import urlsplit
+
+import uvloop
+
+from bench.harness import RoundVoid
+
+ANSWER_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    answers: int
+    seconds: float
+    latencies_ms: Sequence[float]
+
+
+def get(url: str, path: str, token: str | None = None, **headers: str) -> bytes:
+    """A request as bytes."""
+    lines = [f"GET {path} HTTP/1.1", f"Host: {urlsplit(url).netloc}", "Accept-Encoding: gzip, deflate"]
+    lines += [f"Authorization: Bearer {token}"] if token else []
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def closed_loop(url: str, requests: Sequence[bytes], *, connections: int, seconds: float, expected: int = 200) -> Load:
+    """Raises RoundVoid for any other answer than the expected status, or none."""
+    return uvloop.run(_closed_loop(url, requests, connections, seconds, expected))
+
+
+async def _closed_loop(url: str, requests: Sequence[bytes], connections: int, seconds: float, expected: int) -> Load:
+    address = urlsplit(url)
+    loop = asyncio.get_running_loop()
+    began = time.monotonic()
+    clients = []
+    for number in range(connections):
+        own = cycle(islice(cycle(requests), number, number + len(requests)))
+        _, client = await loop.create_connection(
+            lambda own=own: _Connection(own, began + seconds, expected), address.hostname, address.port
+        )
+        clients.append(client)
+    try:
+        async with asyncio.timeout(seconds + ANSWER_SECONDS):
+            await asyncio.gather(*(client.ended for client in clients))
+    except TimeoutError as error:
+        raise RoundVoid(f"no answer within {ANSWER_SECONDS:g} s") from error
+    finally:
+        for client in clients:
+            client.transport.abort()
+    latencies = [latency for client in clients for latency in client.latencies_ms]
+    return Load(len(latencies), time.monotonic() - began, latencies)
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, requests: Iterator[bytes], until: float, expected: int) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.latencies_ms: list[float] = []
+        self._requests = requests
+        self._until = until
+        self._expected = f"HTTP/1.1 {expected} ".encode()
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
+        self._ask()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, separator, body = self._received.partition(b"\r\n\r\n")
+        if not separator:
+            return
+        if not head.startswith(self._expected):
+            self._end(RoundVoid(f"{head.splitlines()[0].decode()}: {body[:200].decode(errors='replace')}"))
+            return
+        if len(body) < _content_length(head):
+            return
+        self.latencies_ms.append(1000 * (time.monotonic() - self._asked_at))
+        if time.monotonic() < self._until:
+            self._ask()
+        else:
+            self._end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(RoundVoid(f"a connection was lost: {exc}"))
+
+    def _ask(self) -> None:
+        self._received = b""
+        self._asked_at = time.monotonic()
+        self.transport.write(next(self._requests))
+
+    def _end(self, error: Exception | None) -> None:
+        if not self.ended.done():
+            if error:
+                self.ended.set_exception(error)
+            else:
+                self.ended.set_result(None)
+
+
+def _content_length(head: bytes) -> int:
+    at = head.lower().find(b"content-length:")
+    return int(head[at + 15 : head.find(b"\r", at) if head.find(b"\r", at) > 0 else None]) if at > 0 else 0

@@ -1,0 +1,94 @@
+"""Histories of any size, written by the database itself, as the system would have left them."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import psycopg
+
+JOBS_PER_USER = 10
+ACTIVE_UNTIL = "interval '1 day'"
+
+# A user's jobs lie together, newest last; each took half a minute, at one model, with four photos and their books.
+_USERS = """
+INSERT INTO users (id, email, credits)
+SELECT gen_random_uuid(), 'user' || n || '@bench.example', 2 FROM generate_series(%(first)s::int, %(last)s::int) AS n
+"""
+_JOBS = """
+INSERT INTO jobs (id, user_id, style, portrait_id, request_fingerprint, status, created_at, deadline_at, completed_at)
+SELECT gen_random_uuid(), u.id, (ARRAY['CLASSIC', 'MODERN', 'VINTAGE', 'ROMANTIC', 'CINEMATIC'])[1 + n %% 5],
+       gen_random_uuid(), repeat('0', 64), 'COMPLETED', at, at + interval '8 minutes',
+       at + (20 + n * 40) * interval '1 second'
+FROM users u, generate_series(1, %(per_user)s::int) AS n,
+     LATERAL (SELECT now() - n * interval '1 hour' - (hashtext(u.email) %% 1000) * interval '1 minute' AS at) AS time
+WHERE u.credits = 2
+"""
+_PHOTOS = """
+INSERT INTO photos (id, job_id, slot, status, object_key, width, height, size_bytes, sha256, stored_at, next_check_at)
+SELECT gen_random_uuid(), j.id, slot, 'STORED', 'photos/' || j.id || '/' || slot, 900, 1200, 200000, repeat('0', 64),
+       j.completed_at, j.completed_at
+FROM jobs j, generate_series(0, 3) AS slot WHERE j.status = 'COMPLETED'
+"""
+_ATTEMPTS = """
+INSERT INTO attempts (id, photo_id, number, provider, model, seed, prediction_id, outcome, cost, created_at,
+                      submitted_at, ended_at, provider_seconds)
+SELECT gen_random_uuid(), p.id, 1, 'preview', 'preview', 1, p.id::text, 'SUCCEEDED', 0, p.stored_at, p.stored_at,
+       p.stored_at, 20 FROM photos p
+"""
+_EVENTS = """
+INSERT INTO job_events (job_id, name, at)
+SELECT id, name, created_at FROM jobs, unnest(ARRAY['job.accepted', 'job.completed']) AS name
+"""
+_LEDGER = (
+    """
+    INSERT INTO ledger_entries (user_id, kind, amount, balance_after, created_at)
+    SELECT id, 'SIGNUP', 2 + %(per_user)s::int, 2 + %(per_user)s::int, now() - interval '30 days' FROM users
+    """,
+    """
+    INSERT INTO ledger_entries (user_id, kind, amount, balance_after, job_id, created_at)
+    SELECT user_id, 'CHARGE', -1, 1 + row_number() OVER (PARTITION BY user_id ORDER BY created_at DESC), id, created_at
+    FROM jobs ORDER BY user_id, created_at
+    """,
+)
+_SAMPLE = """
+SELECT j.id, u.email FROM jobs j JOIN users u ON u.id = j.user_id
+WHERE u.email = ANY(SELECT 'user' || n || '@bench.example' FROM generate_series(1, %(users)s::int) AS n)
+ORDER BY u.email, j.id
+"""
+_REOPEN = f"""
+UPDATE jobs SET status = 'PROCESSING', completed_at = NULL, created_at = now(), deadline_at = now() + {ACTIVE_UNTIL}
+WHERE id = ANY(%(ids)s)
+"""
+_REOPEN_PHOTOS = f"""
+UPDATE photos SET status = 'GENERATING', object_key = NULL, width = NULL, height = NULL, stored_at = NULL,
+       next_check_at = now() + {ACTIVE_UNTIL} WHERE job_id = ANY(%(ids)s) AND slot > 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedJob:
+    id: UUID
+    email: str
+
+
+def write_history(database_url: str, jobs: int) -> None:
+    """That many completed jobs into an empty database, `JOBS_PER_USER` of each user, and its statistics made anew."""
+    parameters = {"first": 1, "last": jobs // JOBS_PER_USER, "per_user": JOBS_PER_USER}
+    with psycopg.connect(database_url) as connection:
+        for statement in (_USERS, _JOBS, _PHOTOS, _ATTEMPTS, _EVENTS, *_LEDGER):
+            connection.execute(statement, parameters)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
+
+
+def some_jobs(database_url: str, users: int) -> list[OwnedJob]:
+    """All jobs of the first users."""
+    with psycopg.connect(database_url) as connection:
+        return [OwnedJob(*row) for row in connection.execute(_SAMPLE, {"users": users})]
+
+
+def reopen(database_url: str, jobs: list[OwnedJob]) -> None:
+    """Put these jobs into work again, two photos of each stored, and not due to anybody for a day."""
+    ids = [job.id for job in jobs]
+    with psycopg.connect(database_url) as connection:
+        connection.execute(_REOPEN, {"ids": ids})
+        connection.execute(_REOPEN_PHOTOS, {"ids": ids})
