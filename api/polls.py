@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api.auth import Caller, Proof
 from api.eta import Durations, Eta, eta
@@ -56,22 +56,28 @@ class Polls:
         return render(row, language, left)
 
     async def _read(self) -> None:
+        """Read until nobody waits. The connection is kept for so long, because taking one costs more than reading."""
         try:
             while self._next.job_ids:
-                read, self._next = self._next, _Read()
+                read = self._next
                 try:
-                    await self._read_these(read)
+                    async with self._engine.connect() as connection:
+                        while self._next.job_ids:
+                            read, self._next = self._next, _Read()
+                            await self._read_these(read, connection)
+                            read.done.set()
                 except Exception as error:  # noqa: BLE001 - raised again for each who waits
+                    if read is self._next:  # no connection was to be had
+                        self._next = _Read()
                     read.error = error
-                read.done.set()
+                    read.done.set()
         finally:
             self._reading = None
 
-    async def _read_these(self, read: _Read) -> None:
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(OWNED_JOBS, {"job_ids": list(read.job_ids)})).all()
-            for style in {row.style for row in rows if row.status in ACTIVE_JOB}:
-                read.durations[style] = await self._durations.of(connection, style)
+    async def _read_these(self, read: _Read, connection: AsyncConnection) -> None:
+        rows = (await connection.execute(OWNED_JOBS, {"job_ids": list(read.job_ids)})).all()
+        for style in {row.style for row in rows if row.status in ACTIVE_JOB}:
+            read.durations[style] = await self._durations.of(connection, style)
         read.rows = {row.id: row for row in rows}
 
 
