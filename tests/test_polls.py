@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from api.auth import Proof
 from tests.api_client import Client, application
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +28,7 @@ async def test_polls_that_come_together_are_one_read(
         await read(these, connection)
 
     monkeypatch.setattr(polls, "_read_these", noted)
-    looks = [polls.look(client.email, job_id, "en") for job_id in map(UUID, [*own, *own, foreign])]
+    looks = [polls.look(Proof(client.email, None), job_id, "en") for job_id in map(UUID, [*own, *own, foreign])]
     answers = await asyncio.gather(*looks, return_exceptions=True)
     assert asked == [{*own, foreign}]
     assert [json.loads(answer.body)["id"] for answer in answers[:4]] == [*own, *own]

@@ -51,7 +51,7 @@ class PlainPoll(BaseRoute):
     does not take for a poll goes on to `get_job`.
     """
 
-    path_format = "/jobs/{job_id}"
+    path = "/jobs/{job_id}"
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] == "http" and scope["method"] == "GET" and not scope["query_string"]:
