@@ -23,7 +23,7 @@ from api.remembered_faces import RememberedFaces
 from api.routes import (
     account,
     admin,
-    admin_actions,
+    admin_forms,
     consent,
     downloads,
     grants,
@@ -94,7 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         metrics,
         studio,
         admin,
-        admin_actions,
+        admin_forms,
     ):
         app.include_router(module.router)
     app.router.routes.insert(0, poll.PlainPoll())

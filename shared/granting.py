@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from shared import credits, staff_actions
 from shared.staff_actions import Actor
 
-# Ours, so that no payment's number can take one: a staff form's (api/routes/admin_actions.py), and a free retry's.
+# Ours, so that no payment's number can take one: a staff form's (api/routes/admin_forms.py), and a free retry's.
 STAFF_PREFIX, RETRY_PREFIX = "staff:", "retry:"
 
 
