@@ -425,10 +425,11 @@ async def test_the_ledger_is_exported_whole_and_harmless(desk: Desk, monkeypatch
     ]
     assert "-1" in [row["amount"] for row in rows], "a number is a number"
     assert "kim@example.com" not in str(rows)
+    assert table(await desk.get("/admin/export/ledger.csv?first=&last=")) == rows, "as the empty form asks for"
     assert table(await desk.get("/admin/export/ledger.csv?first=2020-01-01&last=2020-02-01")) == []
     for wrong in ("first=2020-01-01&last=2026-01-01", "first=2026-02-01&last=2026-01-01", "first=nonsense"):
         assert (await desk.get(f"/admin/export/ledger.csv?{wrong}")).status_code == 400
-    assert [action[0] for action in desk.actions()] == ["ledger.exported"] * 2
+    assert [action[0] for action in desk.actions()] == ["ledger.exported"] * 3
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
+from pydantic import BeforeValidator
 
 from api.admin_figures import DAYS, read_overview
 from api.admin_lists import find_by_id, read_actions, read_job_actions, read_person, read_users
@@ -124,7 +125,8 @@ async def show_actions(request: Request, session: SessionDep, staff: StaffDep, b
     return page(request, "actions", staff=staff, actions=actions)
 
 
-Day = Annotated[date | None, Query()]
+# A form's field that is left empty comes as an empty word.
+Day = Annotated[date | None, BeforeValidator(lambda given: given or None), Query()]
 
 
 @router.get("/export/ledger.csv")
