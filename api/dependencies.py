@@ -1,6 +1,7 @@
 """What routes ask for: the adapters that `create_app` built once, the user, the language, a session."""
 
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, cast
 from uuid import UUID
@@ -23,7 +24,7 @@ from api.readiness import DatabaseProbe
 from api.session_cookie import SessionCookie
 from api.studio_files import StudioFiles
 from api.submission import Submitter
-from api.upload import Submission, receive_submission
+from api.upload import Submission, UploadsAtOnce, receive_submission
 from api.webhook_verifier import WebhookVerifier
 from shared.errors import Unauthorized
 from shared.metrics import refusals_counted
@@ -45,6 +46,7 @@ class Parts:
     authenticator: Authenticator
     session_cookie: SessionCookie
     submitter: Submitter
+    uploads: UploadsAtOnce
     limits: RateLimits
     changes: JobChanges
     live: LiveEvents
@@ -127,13 +129,16 @@ async def language(request: Request) -> str:
 LanguageDep = Annotated[str, Depends(language)]
 
 
-async def submission(request: Request, parts: PartsDep, _user: UserDep) -> Submission:
+async def submission(request: Request, parts: PartsDep, user_id: UserDep) -> AsyncIterator[Submission]:
     """The form, read only once it is known whose it is."""
-    with refusals_counted():
-        return await receive_submission(request, parts.settings.upload_max_bytes)
+    with ExitStack() as held:
+        with refusals_counted():
+            held.enter_context(parts.uploads.one_of(user_id))
+            received = await receive_submission(request, parts.settings.upload_max_bytes)
+        yield received
 
 
-SubmissionDep = Annotated[Submission, Depends(submission)]
+SubmissionDep = Annotated[Submission, Depends(submission, scope="function")]
 
 # FastAPI would read a declared form before it asks who is sending it; so the form is declared to the docs only.
 SUBMISSION_DOCS = {

@@ -42,6 +42,7 @@ from api.routes import (
 from api.session_cookie import SessionCookie
 from api.studio_files import StudioFiles
 from api.submission import Submitter
+from api.upload import UploadsAtOnce
 from api.webhook_verifier import WebhookVerifier
 from shared.database import make_async_engine, make_engine
 from shared.metrics import forget_dead_processes
@@ -136,6 +137,8 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             studio=StudioFiles(settings),
             authenticator=Authenticator(settings, sessions),
             session_cookie=SessionCookie(settings),
+            # Twice what may be accepted: clients repeat what was not answered in time.
+            uploads=UploadsAtOnce(2 * settings.submissions_per_window),
             limits=limits,
             changes=changes,
             live=live,

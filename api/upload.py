@@ -1,5 +1,8 @@
 """A submission as it comes over the wire: its form, bounded by what a picture may weigh."""
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -8,12 +11,14 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from api.bounded_body import bounded_receive
-from shared.errors import FileTooLarge, InvalidRequest, MissingField, UnknownRole, UnknownStyle
+from shared.errors import FileTooLarge, InvalidRequest, MissingField, RateLimited, UnknownRole, UnknownStyle
 from shared.styles import Role, Style
 
 # What a form may weigh beside the picture: boundaries, headers, the short fields.
 FORM_OVERHEAD_BYTES = 64 * 1024
 IDEMPOTENCY_KEY_MAX = 255
+# One submission takes about this long.
+AGAIN_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,27 @@ class Submission:
     role: Role | None
     idempotency_key: str | None
     consent: str | None  # the version of the text that was agreed to
+
+
+class UploadsAtOnce:
+    """Of one user only `limit` are received and looked at side by side, for each holds its picture in memory."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._running: Counter[UUID] = Counter()
+
+    @contextmanager
+    def one_of(self, user_id: UUID) -> Iterator[None]:
+        """Raises RateLimited; to be entered before the body is read."""
+        if self._running[user_id] >= self._limit:
+            raise RateLimited(limit=self._limit, retry_after_seconds=AGAIN_SECONDS)
+        self._running[user_id] += 1
+        try:
+            yield
+        finally:
+            self._running[user_id] -= 1
+            if not self._running[user_id]:
+                del self._running[user_id]
 
 
 async def receive_submission(request: Request, max_bytes: int) -> Submission:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +21,7 @@ from shared.disk_storage import DiskStorage
 from shared.errors import FaceCheckUnavailable, Refusal, StorageUnavailable
 from shared.settings import Settings
 from tests import photos as pictures
-from tests.api_client import Client, hanging_server, refused, serve
+from tests.api_client import Client, hanging_server, refused, serve, until
 
 pytestmark = pytest.mark.anyio
 
@@ -173,6 +174,33 @@ async def test_uploads_of_any_kind_are_limited_before_they_are_decoded(settings:
         client = Client(await serve(stack, limited), limited)
         codes = [(await client.submit(b"not an image")).json()["code"] for _ in range(3)]
     assert codes == ["invalid_image", "invalid_image", "rate_limited"]
+
+
+async def test_of_one_user_only_so_many_are_received_at_once(client: Client, stranger: Client) -> None:
+    """Each is held in memory, whatever becomes of it."""
+    go_on = asyncio.Event()
+
+    async def send(user: Client) -> httpx.Response:
+        async def slowly() -> AsyncIterator[bytes]:
+            yield b'--y\r\nContent-Disposition: form-data; name="image"; filename="me.jpg"\r\n\r\nnot an image'
+            await go_on.wait()
+            yield b'\r\n--y\r\nContent-Disposition: form-data; name="style"\r\n\r\nCLASSIC\r\n--y--\r\n'
+
+        headers = {**user.headers, "Content-Type": "multipart/form-data; boundary=y"}
+        return await user.http.post("/jobs", content=slowly(), headers=headers)
+
+    sent = [asyncio.create_task(send(client)) for _ in range(13)]
+    await until(lambda: sum(task.done() for task in sent) == 3)
+    for task in sent:
+        if task.done():
+            assert int(task.result().headers["retry-after"]) > 0
+            refused(task.result(), 429, "rate_limited")
+    sent.append(asyncio.create_task(send(stranger)))
+    await asyncio.sleep(0.1)
+    go_on.set()
+    codes = [(await task).json()["code"] for task in sent]
+    assert sorted(codes) == ["invalid_image"] * 11 + ["rate_limited"] * 3
+    assert (await client.submit()).status_code == 202, "those that ended make room"
 
 
 async def test_of_many_at_once_no_more_pass_than_the_window_has_room_for(client: Client, engine: Engine) -> None:
