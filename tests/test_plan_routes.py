@@ -1,6 +1,7 @@
 """The three routes of the product's first plan, with its bodies and its words."""
 
 import asyncio
+import tracemalloc
 from contextlib import AsyncExitStack
 from typing import Any
 from uuid import uuid4
@@ -11,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from shared.settings import Settings
 from tests import photos as pictures
-from tests.api_client import Client, finish, serve
+from tests.api_client import Client, finish, serve, until
 
 pytestmark = pytest.mark.anyio
 
@@ -65,6 +66,26 @@ async def begun(client: Client) -> dict[str, Any]:
         while not (jobs := (await client.get("/jobs")).json()["jobs"]):  # noqa: ASYNC110 - asks over HTTP
             await asyncio.sleep(0.02)
     return dict(jobs[0])
+
+
+async def test_who_waits_for_the_photos_holds_no_picture_in_memory(client: Client) -> None:
+    form = httpx.Request(
+        "POST",
+        "http://127.0.0.1:8000/api/ai/generate",
+        files={"image": ("me.jpg", pictures.nearly_ten_megabytes(), "image/jpeg")},
+        data={"style": "CLASSIC"},
+        headers=client.headers,
+    )
+    await client.balance()  # what is built at first sight is built
+    tracemalloc.start()
+    waiting = asyncio.create_task(client.http.send(form))
+    await begun(client)
+    try:
+        await until(lambda: tracemalloc.get_traced_memory()[0] < 5_000_000)
+    finally:
+        tracemalloc.stop()
+    assert not waiting.done()
+    waiting.cancel()
 
 
 async def test_generate_waits_for_the_photos(client: Client, engine: Engine, settings: Settings) -> None:

@@ -6,6 +6,7 @@ us and the provider's id are nobody's business but ours.
 
 import time
 from collections.abc import Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -14,10 +15,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from api.bounded_body import BoundedRoute
-from api.dependencies import SUBMISSION_DOCS, PartsDep, SessionDep, SubmissionDep, UserDep
+from api.dependencies import SUBMISSION_DOCS, Parts, PartsDep, SessionDep, UserDep, submission
 from api.errors import PROBLEMS, problem_headers
 from api.job_view import read_job, read_page
 from api.json_answer import json_answer
+from api.submission import Submitted
 from shared import jobs
 from shared.errors import NotFound
 from shared.models import ACTIVE_JOB, JobStatus
@@ -47,9 +49,9 @@ class SelectIn(BaseModel):
 
 
 @router.post("/generate", openapi_extra=SUBMISSION_DOCS)
-async def generate(request: Request, parts: PartsDep, user_id: UserDep, submission: SubmissionDep) -> Response:
+async def generate(request: Request, parts: PartsDep, user_id: UserDep) -> Response:
     """Submit a job and wait for its end, at most two minutes. Then it answers 504, and the job goes on."""
-    submitted = await parts.submitter.submit(user_id, submission, "ko")
+    submitted = await _submit(request, parts, user_id)
     until = time.monotonic() + WAIT_SECONDS
     async with parts.changes.watching(submitted.job_id, request) as watch:
         while True:
@@ -88,6 +90,12 @@ async def select(selection: SelectIn, session: SessionDep, user_id: UserDep) -> 
     async with session.begin():
         await session.run_sync(jobs.select_photo, user_id, selection.generationId, photo_id)
     return json_answer({"success": True, "data": {"selectedUrl": selection.selectedUrl}})
+
+
+async def _submit(request: Request, parts: Parts, user_id: UUID) -> Submitted:
+    # Apart from `generate`, which waits: it must not hold the picture in memory all the while.
+    async with asynccontextmanager(submission)(request, parts, user_id) as received:
+        return await parts.submitter.submit(user_id, received, "ko")
 
 
 def plan_error(_request: Request, code: str, details: Mapping[str, Any]) -> JSONResponse:
