@@ -196,6 +196,13 @@ def many_scans(count: int = 400) -> bytes:
     return plain[:-2] + scan * count + b"\xff\xd9"
 
 
+def filled(filling: bytes, size: int) -> bytes:
+    """The portrait with `size` bytes of this between its first two segments."""
+    plain = one_face()
+    first = 2 + 2 + int.from_bytes(plain[4:6])
+    return plain[:first] + filling * (size // len(filling)) + plain[first:]
+
+
 @cache
 def not_an_image() -> bytes:
     """A text that calls itself a picture by nothing but the name it is uploaded under."""

@@ -3,6 +3,7 @@
 import shutil
 import struct
 import sys
+import time
 from collections.abc import Callable
 from hashlib import sha256
 from io import BytesIO
@@ -309,6 +310,16 @@ def test_fewer_scans_over_more_pixels_are_too_complex_as_well(monkeypatch: pytes
     monkeypatch.setattr("api.portrait.JPEG_MAX_SCANNED_PIXELS", 12_000_000 * 13)
     assert refusal(photos.many_scans(4)) == "too_complex"
     assert read(photos.many_scans(3)).width == 2048
+
+
+@pytest.mark.parametrize(
+    "filling", [b"\xff\xfe\x00\x02", b"\xff\xe2\x00\x02", b"\xff\xdd\x00\x04\x00\x00", b"\xff", b"\x00"]
+)
+def test_a_jpeg_of_empty_segments_or_of_nothing_is_too_complex_before_it_is_opened(filling: bytes) -> None:
+    began = time.thread_time()
+    assert refusal(photos.filled(filling, 10_000_000)) == "too_complex"
+    assert time.thread_time() - began < 1
+    assert read(photos.filled(filling, 1000)).width == 512
 
 
 def test_a_heic_whose_items_share_their_bytes_cannot_take_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
