@@ -104,6 +104,14 @@ async def test_a_request_without_a_picture_or_a_form_is_told_so(client: Client) 
     refused(await client.http.post("/jobs", content=b"--y\r\nbroken", headers=headers), 400, "invalid_request")
 
 
+async def test_a_form_of_another_kind_is_not_even_read(client: Client) -> None:
+    headers = {**client.headers, "Content-Type": "application/x-www-form-urlencoded"}
+    began = time.thread_time()
+    answer = await client.http.post("/jobs", content=b"&" * 10_000_000, headers=headers)
+    assert time.thread_time() - began < 1, "nobody else is served meanwhile"
+    refused(answer, 400, "missing_field")
+
+
 async def test_phone_pictures_are_taken(client: Client) -> None:
     assert (await client.submit(pictures.heic())).status_code == 202
     assert (await client.submit(pictures.rotated_with_gps())).status_code == 202
