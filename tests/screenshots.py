@@ -68,6 +68,7 @@ def on_the_phone(browser: Browser, stack: Stack, language: str) -> list[Image.Im
         visitor.sign_in()
         visitor.give()
         visitor.choose_style("CLASSIC")
+        visitor.agree()
         visitor.page.locator(".portrait-field").scroll_into_view_if_needed()
         shots = [taken(visitor)]
         visitor.press("submit")

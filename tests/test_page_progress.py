@@ -137,7 +137,7 @@ def test_two_tabs_show_the_same(visitor: Visitor, page_stack: PageStack) -> None
     page_stack.store(job, 0, 1, 2, 3)
     for page in (visitor.page, other):
         expect(page.locator(".frame img.developed")).to_have_count(4)
-    visitor.press("nav.sign-out")
+    visitor.sign_out()
     other.get_by_role("link", name=visitor.say("nav.history"), exact=True).click()
     expect(other.get_by_role("heading", level=1)).to_have_text(visitor.say("sign-in.title"), use_inner_text=True)
 
@@ -183,6 +183,7 @@ def test_a_second_click_and_a_lost_answer_charge_once(visitor: Visitor, page_sta
     visitor.context.route(lambda url: url.endswith("/jobs"), lose_the_first)
     visitor.give()
     visitor.choose_style("MODERN")
+    visitor.agree()
     visitor.page.locator("[data-part=submit]").dblclick()
     visitor.sees(visitor.say("away.sending"))
     assert answers == [202]
@@ -251,6 +252,8 @@ def test_by_keyboard_alone(browser: Browser, page_stack: PageStack) -> None:
         press("Space")
         press("ArrowRight")
         expect(visitor.page.locator("input[name=style]:checked")).to_have_value("MODERN")
+        reach(visitor.say("consent.agree"))
+        press("Space")
         reach(visitor.say("submit"))
         press("Enter")
         page_stack.store(visitor.job(visitor.job_id()), 0, 1, 2, 3)

@@ -64,6 +64,9 @@ def test_a_portrait_that_cannot_be_used_is_told_beside_it(
         visitor.press("submit")
         visitor.sees(visitor.say("submit.needs-style"))
         visitor.choose_style("VINTAGE")
+        visitor.press("submit")
+        visitor.sees(visitor.say("submit.needs-consent"))
+        visitor.agree()
         for code, picture in BY_THE_API.items():
             visitor.give(picture())
             expect(complaint).to_be_empty()
@@ -131,6 +134,7 @@ def test_what_is_wrong_with_us_is_told_and_costs_nothing(
             visitor.sign_in()
             visitor.give()
             visitor.choose_style("VINTAGE")
+            visitor.agree()
             heard = visitor.page.locator("[data-part=told]")
             # In this order: the face is looked at before anything is stored, and remembered.
             for code, away in (
@@ -162,6 +166,7 @@ def test_what_another_tab_has_done_meanwhile_is_told(browser: Browser, page_stac
         page_stack.store(visitor.job(job_id), 0, 1, 2, 3)
         visitor.title("job.title.COMPLETED")
         visitor.follow("job.again")
+        visitor.title("home.title")
         visitor.choose_style("VINTAGE")
         away = visitor.page.evaluate(
             "async (path) => (await fetch(path, { method: 'DELETE' })).status", f"/jobs/{job_id}"
@@ -208,6 +213,7 @@ def test_a_slow_upload_says_that_it_is_on_its_way(browser: Browser, page_stack: 
         visitor.sign_in()
         visitor.give()
         visitor.choose_style("VINTAGE")
+        visitor.agree()
         slow = visitor.context.new_cdp_session(visitor.page)
         slow.send("Network.enable")
         slow.send(

@@ -89,8 +89,7 @@ def test_the_whole_story(
         visitor.title("ledger.title")
         expect(page.locator(".entries li")).to_have_count(3)
         visitor.looks_right("ledger")
-        visitor.press("nav.sign-out")
-        visitor.title("sign-in.title")
+        visitor.sign_out()
 
 
 def test_the_first_view_weighs_less_than_a_photo(browser: Browser, running_stack: Callable[..., RunningStack]) -> None:

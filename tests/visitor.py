@@ -151,13 +151,22 @@ class Visitor:
     def choose_style(self, key: str) -> None:
         self.page.locator(f"input[name=style][value={key}]").check(force=True)
 
+    def agree(self) -> None:
+        self.page.get_by_label(self.say("consent.agree")).check()
+
     def ask(self, style: str = "CLASSIC", picture: bytes | None = None) -> str:
         """Portrait, style, button; the id of the job that came of it."""
         self.give(picture)
         expect(self.page.locator(".portrait-field.filled")).to_be_visible()
         self.choose_style(style)
+        self.agree()
         self.press("submit")
         return self.job_id()
+
+    def sign_out(self) -> None:
+        self.follow("nav.account")
+        self.press("nav.sign-out")
+        self.title("sign-in.title")
 
     def job_id(self) -> str:
         """Of the job whose page this is, or is about to be."""

@@ -6,6 +6,7 @@ const VIEWS = [
   [new RegExp(`^#/again/(?<again>${ID})$`), "home"],
   [/^#\/history$/, "history"],
   [/^#\/credits$/, "ledger"],
+  [/^#\/account$/, "account"],
 ];
 
 /** The view's name and what it is to show. */
@@ -22,9 +23,12 @@ export const go = (hash) => (location.hash = hash);
 /** Go there without a step to go back to. */
 export const replace = (hash) => location.replace(hash);
 
+/** Forget where somebody was, so that whoever comes next begins at the beginning. */
+export const begin = () => history.replaceState(null, "", "/");
+
 /** The token that the host site handed over as `#token=...`; taken out of the address at once. */
 export function takeToken() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (token) history.replaceState(null, "", "/");
+  if (token) begin();
   return token;
 }

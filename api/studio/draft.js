@@ -2,11 +2,11 @@
 
 import { call, Refused } from "./api.js";
 
-const empty = { file: null, preview: null, again: null, style: null, role: "" };
+const empty = { file: null, preview: null, again: null, style: null, role: "", consent: null };
 
 /**
  * `file` is the portrait, `preview` an address of its picture (or null where the browser cannot show it); or `again` is
- * the earlier job whose portrait is used once more.
+ * the earlier job whose portrait is used once more. `consent` is the version of the text that was agreed to.
  */
 export const draft = { ...empty, key: null };
 
@@ -36,6 +36,7 @@ async function send() {
   else form.append("image", draft.file);
   form.append("style", draft.style);
   if (draft.role) form.append("role", draft.role);
+  form.append("consent", draft.consent);
   try {
     const job = await call("POST", "/jobs", { form, headers: { "Idempotency-Key": draft.key } });
     draft.key = null;

@@ -18,11 +18,11 @@ export function frames(list, job, style, chosen) {
 
 function fill(item, job, photo, style) {
   const number = photo.slot + 1;
-  const stored = photo.status === "STORED";
+  const stored = Boolean(photo.url);
   const choice = job.selected_photo_id === photo.id;
   item.dataset.status = photo.status;
   item.classList.toggle("chosen", choice);
-  part(item, "state").textContent = word(choice ? "photo.chosen" : `frame.${photo.status}`);
+  part(item, "state").textContent = word(photo.gone ? "frame.gone" : choice ? "photo.chosen" : `frame.${photo.status}`);
   part(item, "state").hidden = stored && !choice;
   const bar = part(item, "progress");
   bar.hidden = photo.status !== "PENDING" && photo.status !== "GENERATING";

@@ -2,9 +2,10 @@
 
 import { Away, call, Refused } from "./api.js";
 import { catalogue, stylePictures } from "./catalogue.js";
+import { askConsent } from "./consent.js";
 import { change, draft, submit } from "./draft.js";
 import { hasWord, word } from "./language.js";
-import { announce } from "./notice.js";
+import { announce, attempt } from "./notice.js";
 import { complain, portraitField, showPortrait } from "./portrait.js";
 import { go } from "./address.js";
 import { hasCredits, refresh, session } from "./session.js";
@@ -15,9 +16,9 @@ const ABOUT_THE_PORTRAIT = /^(no_face|multiple_faces|face_too_small|invalid_imag
 
 /** `again` is the job whose portrait is to be used once more. */
 export async function show(stage, { again }, signal) {
-  const [styles] = await Promise.all([catalogue(), useAgain(again)]);
   const view = instance("home");
   const root = view.firstElementChild;
+  const [styles] = await Promise.all([catalogue(), useAgain(again), askConsent(root, signal)]);
   stage.replaceChildren(view);
 
   portraitField(root, () => (again ? go("#/") : showPortrait(root)), signal);
@@ -35,7 +36,7 @@ export async function show(stage, { again }, signal) {
   };
   balance();
   session.addEventListener("changed", balance, { signal });
-  root.addEventListener("submit", (event) => (event.preventDefault(), ask(root)));
+  root.addEventListener("submit", (event) => (event.preventDefault(), ask(root, signal)));
 }
 
 async function useAgain(id) {
@@ -48,11 +49,12 @@ async function useAgain(id) {
   change({ file: null, preview: null, again: job.portrait_url && job, role: job.role ?? "", style: null });
 }
 
-async function ask(root) {
+async function ask(root, signal) {
   const button = part(root, "submit");
   tell(root, "");
   if (!draft.file && !draft.again) return tell(root, word("submit.needs-portrait"), part(root, "file"));
   if (!draft.style) return tell(root, word("submit.needs-style"), root.querySelector("input[name=style]"));
+  if (!draft.consent) return tell(root, word("submit.needs-consent"), part(root, "consent"));
   button.setAttribute("aria-disabled", "true");
   button.textContent = word("submit.busy");
   announce(word("submit.busy"));
@@ -64,6 +66,7 @@ async function ask(root) {
     go(`#/jobs/${job.id}`);
   } catch (error) {
     told(root, error);
+    if (error.code === "consent_required") await attempt(() => askConsent(root, signal));
   } finally {
     button.removeAttribute("aria-disabled");
     button.textContent = word("submit");

@@ -40,20 +40,24 @@ export async function show(stage, place, signal) {
   function render() {
     const { done } = job.progress;
     const active = isActive(job);
+    const there = job.photos.some(({ url }) => url);
+    const aged = job.photos.some(({ gone }) => gone) && job.photos_deleted_at;
     part(root, "title").textContent = word(`job.title.${job.status}`, { count: count(done) });
     part(root, "remaining").hidden = part(root, "leave").hidden = part(root, "cancel").hidden = !active;
-    part(root, "compare").hidden = active || done === 0;
+    part(root, "compare").hidden = active || !there;
+    part(root, "aged").hidden = !aged;
+    if (aged) part(root, "aged").textContent = word("job.aged", { day: day(aged) });
     part(root, "frames").hidden = !active && done === 0;
     part(root, "failure").hidden = !job.error;
     if (job.error) tellFailure();
     const portrait = part(root, "portrait");
     portrait.hidden = !job.portrait_url;
     if (job.portrait_url) Object.assign(portrait, { src: job.portrait_url, alt: word("job.portrait") });
-    part(root, "download-all").hidden = active || done === 0;
+    part(root, "download-all").hidden = active || !there;
     part(root, "download-all").href = `/jobs/${job.id}/photos.zip`;
     part(root, "again").hidden = active || !job.portrait_url;
     part(root, "again").href = `#/again/${job.id}`;
-    part(root, "again").classList.toggle("quiet", done > 0);
+    part(root, "again").classList.toggle("quiet", there);
     part(root, "new").hidden = active || Boolean(job.portrait_url);
     part(root, "delete").hidden = active;
     fill(job);

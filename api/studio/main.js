@@ -1,5 +1,6 @@
 /** Where everything begins: who is there, what the address says, and the view that shows it. */
 
+import * as account from "./account.js";
 import { place, takeToken } from "./address.js";
 import { Away, Refused, signedOut } from "./api.js";
 import * as history from "./history.js";
@@ -7,12 +8,12 @@ import * as home from "./home.js";
 import * as job from "./job.js";
 import { fillWords, language, speak, word } from "./language.js";
 import * as ledger from "./ledger.js";
-import { attempt, entitle, notice } from "./notice.js";
-import { become, refresh, session, signInByToken, signOut } from "./session.js";
+import { entitle, notice } from "./notice.js";
+import { become, refresh, session, signInByToken } from "./session.js";
 import * as signIn from "./sign-in.js";
 import { instance, part } from "./template.js";
 
-const views = { home, job, history, ledger };
+const views = { home, job, history, ledger, account };
 const stage = document.getElementById("stage");
 const masthead = document.getElementById("masthead");
 
@@ -98,7 +99,6 @@ part(masthead, "language").addEventListener("click", () => {
   translate();
   show({ anew: true });
 });
-part(masthead, "sign-out").addEventListener("click", () => attempt(signOut));
 
 let present = null;
 session.addEventListener("changed", () => {
