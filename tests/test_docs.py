@@ -26,7 +26,14 @@ ARCHITECTURE = PROJECT / "docs/architecture.md"
 DOCUMENTS = [README, KOREAN, *sorted((PROJECT / "docs").glob("*.md"))]
 PACKAGES = ("api", "worker", "shared", "cli", "migrations")
 # Read from the environment by others than us.
-FOREIGN_SETTINGS = {"FORWARDED_ALLOW_IPS"}  # uvicorn
+FOREIGN_SETTINGS = {
+    "FORWARDED_ALLOW_IPS",  # uvicorn
+    "PROMETHEUS_MULTIPROC_DIR",  # prometheus_client
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_SERVICE_NAME",
+    "OTEL_TRACES_EXPORTER",
+    "OTEL_TRACES_SAMPLER",
+}
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 HANGUL = re.compile("[가-힣]")

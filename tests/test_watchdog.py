@@ -216,7 +216,7 @@ def test_a_workers_health_follows_what_it_needs(running_stack: Start, settings: 
     stack = running_stack(processes=("worker",))
     url = stack.health_url("worker")
     assert httpx.get(f"{url}/healthz", trust_env=False).text == "ok"
-    assert httpx.get(f"{url}/metrics", trust_env=False).status_code == 404
+    assert httpx.get(f"{url}/elsewhere", trust_env=False).status_code == 404
     stop_consuming(celery_of(settings.redis_url, settings))
     assert parts(stack)[0] == 200, "that it consumes was seen a moment ago"
     assert stack.send_signal("worker", signal.SIGTERM)
