@@ -28,7 +28,7 @@ from tests import photos as pictures
 from tests.rows import money_is_right, new_job
 from tests.stack import RunningStack
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 REGION: Final = "ap-northeast-2"
 NAME, EMAIL = "kim-jiwoo-1994", "kim-jiwoo-1994@example.com"
 FILE_NAME, KEY = "jiwoo-passport-photo.jpg", "order-of-kim-jiwoo"
