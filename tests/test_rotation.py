@@ -8,6 +8,7 @@ import pytest
 
 from shared.settings import Settings
 from tests.api_client import serve
+from tests.test_docs import PROJECT, spans, table
 
 pytestmark = pytest.mark.anyio
 
@@ -80,6 +81,13 @@ async def test_who_is_signed_in_stays_so_while_a_secret_is_rotated(
     assert await status(production(settings, **after), Cookie=old) == 401
     new = await cookie(production(settings, **rotating), rotating["jwt_secret"])
     assert await status(production(settings, **after), Cookie=new) == 200
+
+
+def test_every_secret_has_its_way_to_be_rotated() -> None:
+    told = {name for row in table(PROJECT / "docs/operations.md", "secret") for name in spans(row[0])}
+    secrets = {name.upper() for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
+    previous = {name for name in secrets if "PREVIOUS" in name}
+    assert secrets - previous <= told
 
 
 @pytest.mark.parametrize("name", ["jwt_previous_secret", "session_previous_secret"])
