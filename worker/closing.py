@@ -12,7 +12,7 @@ from shared.models import AttemptOutcome
 from shared.photos import LATE_LOOK_SECONDS
 from shared.queue import MAINTENANCE_QUEUE
 from shared.settings import Settings
-from worker.generation import adopt, attempt_end, count_attempt
+from worker.attempt_books import adopt, attempt_end, count_attempt
 from worker.predictor import Gone, NotYet, Prediction, PredictionState, Predictor
 
 CLOSE_AGAIN_SECONDS = 5.0

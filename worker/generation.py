@@ -4,10 +4,9 @@ Every step claims the photo, closes its transaction before it calls anybody, and
 A step that dies in between is found by its lease, and the next one goes on from the last recovery point.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from decimal import Decimal
 from uuid import UUID
 
 import structlog
@@ -20,7 +19,7 @@ from shared.change_notes import ChangeNotes
 from shared.content_credentials import NotSigned, PhotoSigner
 from shared.errors import StorageUnavailable
 from shared.jobs import Settlement, portrait_key
-from shared.metrics import ATTEMPTS, ATTEMPTS_COST, CREATES_UNANSWERED
+from shared.metrics import CREATES_UNANSWERED
 from shared.models import AttemptOutcome, PhotoStatus
 from shared.origin import going_on
 from shared.photo_file import InvalidPhoto, PhotoFile, prepare_photo
@@ -30,6 +29,7 @@ from shared.settings import Settings
 from shared.settlement_log import log_settlement
 from shared.storage import ObjectNotFound, ObjectStorage
 from shared.styles import Role, Style, build_prompt
+from worker.attempt_books import adopt, attempt_end, count_attempt
 from worker.held_claims import HeldClaims
 from worker.kept_lease import KeptLease
 from worker.predictor import (
@@ -353,31 +353,3 @@ class Generation:
             self._release(claim, 0)
             return None
         return claim
-
-
-def attempt_end(prediction: Prediction, error_code: str | None = None, error_detail: str | None = None) -> AttemptEnd:
-    """The books of an ended prediction; with an error of our own where its output was of no use."""
-    outcome = AttemptOutcome.FAILED if error_code else AttemptOutcome(prediction.state.value)
-    return AttemptEnd(
-        outcome,
-        error_code or prediction.failure_code,
-        error_detail or prediction.failure_detail,
-        prediction.cost_usd or Decimal(0),
-        prediction.seconds,
-    )
-
-
-def count_attempt(model: str, end: AttemptEnd) -> None:
-    """To be called once its end is committed."""
-    ATTEMPTS.labels(model, end.outcome.value).inc()
-    ATTEMPTS_COST.labels(model).inc(float(end.cost_usd))
-
-
-def adopt(session: Session, attempt: OpenAttempt, found: Sequence[Prediction]) -> None:
-    """Write down the predictions found for an attempt: the oldest is the one it pays for, any other a duplicate."""
-    oldest, *younger = found
-    if attempts.record_prediction(session, attempt.id, oldest.id):
-        log.info("prediction.found", prediction_id=oldest.id, attempt_id=str(attempt.id))
-    for duplicate in younger:
-        if attempts.record_duplicate(session, attempt, duplicate.id):
-            log.warning("prediction.duplicate_found", prediction_id=duplicate.id, attempt_id=str(attempt.id))

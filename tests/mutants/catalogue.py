@@ -210,13 +210,11 @@ MUTANTS = (
         "the attempt is written down after the call",
         "I4",
         "worker/generation.py",
-        "photos.open_attempt(session, claim, self.predictor.name, self.predictor.model)\n"
-        "        try:\n            answer = self.predictor.start(self._order(claim, attempt))",
+        "photos.open_attempt(session, claim, self.predictor.name, self.predictor.model)\n",
         "photos.open_attempt(session, claim, self.predictor.name, self.predictor.model)\n"
         "            order = self._order(claim, attempt)\n"
         '            object.__setattr__(order, "before_paying", lambda: None)\n'
-        "            answer = self.predictor.start(order)\n"
-        "        try:\n            pass",
+        "            self.predictor.start(order)\n",
         f"{_CRASH}[start: after predictor.start]",
     ),
     Mutant(
@@ -246,7 +244,7 @@ MUTANTS = (
     Mutant(
         "what a second prediction costs is not booked",
         "I4",
-        "worker/generation.py",
+        "worker/attempt_books.py",
         "for duplicate in younger:",
         "for duplicate in ():",
         "tests/test_generation.py::test_of_two_predictions_of_one_attempt_the_younger_is_stopped_and_booked",
@@ -282,7 +280,7 @@ MUTANTS = (
         "I2",
         "worker/generation.py",
         "return prepare_photo(body, made_by_ai=by_ai, marked=marked, signer=self.signer)",
-        'return PhotoFile(body, "image/jpeg", 900, 1200, "0" * 64)',
+        'return PhotoFile(body, "image/jpeg", 900, 1200, "0" * 64, b"")',
         SIMULATION,
     ),
     Mutant(
