@@ -33,8 +33,7 @@ _QUICK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _VENDOR = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0)
 _WAIT = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
 
-# A second series beside each, which nobody asks for.
-disable_created_metrics()  # type: ignore[no-untyped-call]
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each, which nobody asks for
 
 # --- The API
 HTTP_REQUESTS = Counter("cuggu_http_requests", "Answers, by the route's template", ["route", "method", "status"])
