@@ -39,13 +39,9 @@ SELECT (completed_at AT TIME ZONE 'UTC')::date AS day, style, status, count(*) A
   FROM jobs WHERE completed_at >= :since GROUP BY 1, 2, 3
 """)
 _COSTS = text("""
-SELECT (ended_at AT TIME ZONE 'UTC')::date AS day, model, outcome, count(*) AS attempts, sum(cost) AS cost
-  FROM attempts WHERE ended_at >= :since GROUP BY 1, 2, 3
-""")
-_STYLE_COSTS = text("""
-SELECT j.style, sum(a.cost) AS cost
-  FROM attempts a JOIN photos p ON p.id = a.photo_id JOIN jobs j ON j.id = p.job_id
- WHERE a.ended_at >= :since AND a.cost > 0 GROUP BY 1
+SELECT (ended_at AT TIME ZONE 'UTC')::date AS day, model, coalesce(style, 'unknown') AS style, outcome,
+       count(*) AS attempts, sum(cost) AS cost
+  FROM attempts WHERE ended_at >= :since GROUP BY 1, 2, 3, 4
 """)
 _STUCK = text("""
 (SELECT 'deadline passed' AS what, id AS job_id, deadline_at AS since FROM jobs
@@ -146,10 +142,8 @@ def read_overview(session: Session) -> Overview:
             into.add(row.status, row.jobs)
     for row in session.execute(_COSTS, bounds):
         models[row.model].outcomes[row.outcome] += row.attempts
-        for spent in (days[row.day], models[row.model], total):
+        for spent in (days[row.day], styles[row.style], models[row.model], total):
             spent.cost += row.cost
-    for row in session.execute(_STYLE_COSTS, bounds):
-        styles[row.style].cost = row.cost
     return Overview(
         now=now,
         balances=session.execute(_BALANCES).mappings().one(),

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session, aliased
 
 from shared.database import db_now
-from shared.models import Attempt, AttemptOutcome
+from shared.models import Attempt, AttemptOutcome, Job, Photo
 
 # Providers take seeds as signed 32-bit numbers.
 SEED_LIMIT = 2**31
@@ -55,7 +55,14 @@ def begin(session: Session, photo_id: UUID, provider: str, model: str) -> OpenAt
     last = select(func.coalesce(func.max(Attempt.number), 0)).where(Attempt.photo_id == photo_id).scalar_subquery()
     attempt_id = session.scalars(
         insert(Attempt)
-        .values(photo_id=photo_id, number=last + 1, provider=provider, model=model, seed=_random.randrange(SEED_LIMIT))
+        .values(
+            photo_id=photo_id,
+            number=last + 1,
+            provider=provider,
+            model=model,
+            style=select(Job.style).join(Photo, Photo.job_id == Job.id).where(Photo.id == photo_id).scalar_subquery(),
+            seed=_random.randrange(SEED_LIMIT),
+        )
         .returning(Attempt.id)
     ).one()
     attempt = _one(session, Attempt.id == attempt_id)
@@ -139,7 +146,7 @@ def record_prediction(session: Session, attempt_id: UUID, prediction_id: str) ->
 def record_duplicate(session: Session, attempt: OpenAttempt, prediction_id: str) -> bool:
     """Write down a second prediction of one attempt, to be stopped and booked; False if it is known already."""
     last = select(func.max(Attempt.number)).where(Attempt.photo_id == attempt.photo_id).scalar_subquery()
-    original = select(Attempt.provider, Attempt.model).where(Attempt.id == attempt.id).subquery()
+    original = select(Attempt.provider, Attempt.model, Attempt.style).where(Attempt.id == attempt.id).subquery()
     recorded = session.scalar(
         upsert(Attempt)
         .values(
@@ -147,6 +154,7 @@ def record_duplicate(session: Session, attempt: OpenAttempt, prediction_id: str)
             number=last + 1,
             provider=select(original.c.provider).scalar_subquery(),
             model=select(original.c.model).scalar_subquery(),
+            style=select(original.c.style).scalar_subquery(),
             seed=attempt.seed,
             prediction_id=prediction_id,
             outcome=AttemptOutcome.CANCELED,

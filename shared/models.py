@@ -272,7 +272,7 @@ class Attempt(Base):
         Index("uq_attempts_one_open", "photo_id", unique=True, postgresql_where=text("outcome = 'OPEN'")),
         Index("ix_attempts_unclosed", "close_due_at", postgresql_where=text("close_due_at IS NOT NULL")),
         # What is counted by the day, and what a month has cost (api/admin_figures.py, shared/spending.py).
-        Index("ix_attempts_ended", "ended_at", postgresql_include=["cost", "outcome", "model", "photo_id"]),
+        Index("ix_attempts_ended", "ended_at", postgresql_include=["cost", "outcome", "model", "style"]),
         # What is counted over the whole history (shared/figures.py).
         Index("ix_attempts_lost", "ended_at", postgresql_where=text("outcome = 'LOST'")),
         Index("ix_attempts_duplicate", "cost", postgresql_where=text("error_code = 'duplicate'")),
@@ -284,6 +284,7 @@ class Attempt(Base):
     number: Mapped[int]  # 1 for the first try
     provider: Mapped[str]
     model: Mapped[str]
+    style: Mapped[str | None]  # the job's, so that costs are added up without a join; older workers wrote none
     seed: Mapped[int] = mapped_column(BigInteger)
     prediction_id: Mapped[str | None]
     outcome: Mapped[AttemptOutcome] = mapped_column(_words(AttemptOutcome), server_default=AttemptOutcome.OPEN.value)

@@ -30,13 +30,13 @@ made AS (
          gen_random_uuid(), now(), 'f', now(), ended, ended
     FROM u, generate_series(1, 900) n,
          LATERAL (SELECT now() - (power(n / 900.0, 1.5) * 29) * interval '1 day' AS ended) t
-  RETURNING id, completed_at, status
+  RETURNING id, completed_at, status, style
 ), photo AS (
   INSERT INTO photos (id, job_id, slot, status) SELECT gen_random_uuid(), id, slot, 'CANCELED'
     FROM made, generate_series(0, 3) slot RETURNING id, job_id
 )
-INSERT INTO attempts (id, photo_id, number, provider, model, seed, outcome, cost, created_at, ended_at)
-SELECT gen_random_uuid(), photo.id, 1, 'replicate', 'black-forest-labs/flux-2-pro', 1,
+INSERT INTO attempts (id, photo_id, number, provider, model, style, seed, outcome, cost, created_at, ended_at)
+SELECT gen_random_uuid(), photo.id, 1, 'replicate', 'black-forest-labs/flux-2-pro', style, 1,
        CASE WHEN status = 'COMPLETED' THEN 'SUCCEEDED' ELSE 'FAILED' END,
        CASE WHEN status = 'COMPLETED' THEN 0.045 ELSE 0 END, completed_at, completed_at
   FROM photo JOIN made ON made.id = photo.job_id

@@ -13,7 +13,13 @@ depends_on = None
 
 
 def upgrade() -> None:
-    create_index("ix_attempts_ended", "attempts", ["ended_at"], include=["cost", "outcome", "model", "photo_id"])
+    op.add_column("attempts", sa.Column("style", sa.Text(), nullable=True), if_not_exists=True)
+    # No figure looks back further.
+    op.execute(
+        "UPDATE attempts SET style = jobs.style FROM photos JOIN jobs ON jobs.id = photos.job_id "
+        "WHERE photos.id = attempts.photo_id AND attempts.ended_at > cuggu_now() - interval '32 days'"
+    )
+    create_index("ix_attempts_ended", "attempts", ["ended_at"], include=["cost", "outcome", "model", "style"])
     create_index(
         "ix_jobs_ended", "jobs", ["completed_at"], include=["style", "status"], where="completed_at IS NOT NULL"
     )
@@ -120,6 +126,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_ledger_entries_created_at_id"), table_name="ledger_entries")
     op.drop_index("ix_jobs_ended", table_name="jobs")
     op.drop_index("ix_attempts_ended", table_name="attempts")
+    op.drop_column("attempts", "style")
     op.drop_table("pauses")
     op.drop_table("staff_actions")
     op.execute("DROP FUNCTION cuggu_refuse_change()")
