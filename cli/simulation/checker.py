@@ -152,8 +152,10 @@ def _objects(world: World) -> Iterator[str]:
             "UNION ALL SELECT thumbnail_key FROM photos WHERE thumbnail_key IS NOT NULL",
         )
     }
-    portraits = {f"portraits/{row[0]}" for row in rows(world.engine, "SELECT portrait_id FROM jobs")}
+    kept = rows(world.engine, "SELECT portrait_id FROM jobs WHERE portrait_deleted_at IS NULL")
+    portraits = {f"portraits/{row[0]}" for row in kept}
     there = set(world.storage.objects)
+    yield from (f"I6: {key} has outlived its job's end" for key in sorted(portraits))
     yield from (f"I6: {key} is there and no row promises it" for key in sorted(there - photos - portraits))
     yield from (f"I6: {key} is promised and not there" for key in sorted((photos | portraits) - there))
     for key in sorted(photos & there):

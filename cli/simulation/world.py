@@ -25,7 +25,7 @@ from shared import photos
 from shared.errors import StorageUnavailable
 from shared.photos import Claim, LeaseLost
 from shared.settings import Settings
-from worker import sweeper
+from worker import retention, sweeper
 from worker.closing import Closing
 from worker.generation import Generation
 
@@ -40,7 +40,8 @@ INSTANT_SECONDS = 0.001
 _LOOK = """
 SELECT
     (SELECT count(*) FROM jobs WHERE completed_at IS NULL) + (SELECT count(*) FROM attempts WHERE close_due_at
-        IS NOT NULL) + (SELECT count(*) FROM loose_objects) AS unfinished,
+        IS NOT NULL) + (SELECT count(*) FROM loose_objects)
+        + (SELECT count(*) FROM jobs WHERE portrait_deleted_at IS NULL) AS unfinished,
     (SELECT count(*) FROM jobs WHERE status = 'FAILED') AS failed,
     extract(epoch FROM least(
         (SELECT min(greatest(next_check_at, coalesce(sent_at + :resend * interval '1 s', next_check_at)))
@@ -48,7 +49,9 @@ SELECT
         (SELECT min(deadline_at) FROM jobs WHERE status IN ('QUEUED', 'PROCESSING')),
         (SELECT min(close_due_at) FROM attempts)
     ) - cuggu_now())::float AS sweep_in,
-    extract(epoch FROM (SELECT min(delete_after) FROM loose_objects) - cuggu_now())::float AS delete_in
+    extract(epoch FROM (SELECT min(delete_after) FROM loose_objects) - cuggu_now())::float AS delete_in,
+    extract(epoch FROM (SELECT min(completed_at) FROM jobs WHERE portrait_deleted_at IS NULL)
+        + :portrait * interval '1 s' - cuggu_now())::float AS expire_in
 """
 
 
@@ -197,17 +200,19 @@ class World:
             self._pass_to(min(soonest, until))
             self._one_moment()
             return True
-        look = rows(self.engine, _LOOK, resend=self.settings.resend_seconds)[0]
+        settings = self.settings
+        look = rows(self.engine, _LOOK, resend=settings.resend_seconds, portrait=settings.portrait_retention_seconds)[0]
         self._failed_jobs = look.failed
         if not moments and not look.unfinished:
             return False
         now = self.clock.seconds
         sweep_at = inf if look.sweep_in is None else max(now + look.sweep_in, self._next_look_at)
         delete_at = inf if look.delete_in is None else max(now + look.delete_in, self._next_look_at)
-        self._pass_to(min(soonest, sweep_at, delete_at, until))
+        expire_at = inf if look.expire_in is None else max(now + look.expire_in, self._next_look_at)
+        self._pass_to(min(soonest, sweep_at, delete_at, expire_at, until))
         self._one_moment()
         now = self.clock.seconds
-        if min(sweep_at, delete_at) <= now:
+        if min(sweep_at, delete_at, expire_at) <= now:
             self._next_look_at = max(self._next_look_at, now + SWEEP_SECONDS)
         if sweep_at <= now:
             self._sweep_beside = self.dice.strikes("two sweeps at once")
@@ -215,6 +220,8 @@ class World:
             self._sweep_beside = False
         if delete_at <= now:
             self.alive(lambda: sweeper.delete_loose_objects(self.sessions, self.storage))
+        if expire_at <= now:
+            self.alive(lambda: retention.expire_pictures(self.sessions, self.notes, self.settings))
         return True
 
     def _pass_to(self, seconds: float) -> None:
