@@ -9,7 +9,8 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource, SettingsError
 
-from cli.stack import ambient_environment, environment_of_running_stack
+from cli.running_record import environment_of_running_stack
+from cli.stack import ambient_environment
 from shared.settings import Settings
 
 # For commands that need settings and speak to neither server.

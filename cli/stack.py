@@ -1,7 +1,6 @@
 """The whole system as real processes: the embedded servers that are needed, then API, worker, beat and Flower."""
 
 import errno
-import json
 import os
 import secrets
 import signal
@@ -15,12 +14,12 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from cli import running_record
 from cli.embedded import EmbeddedPostgres, EmbeddedRedis
 from cli.processes import (
     Lock,
     StartFailed,
     end_child,
-    end_leftover,
     free_port,
     listen_error,
     make_data_dir,
@@ -62,21 +61,6 @@ def ambient_environment() -> dict[str, str]:
     """What the settings would be read from: `.env`, overruled by the environment; empty values count as absent."""
     files = {name.upper(): value for name, value in dotenv_values(".env").items()}
     return {name: value for name, value in {**files, **os.environ}.items() if value}
-
-
-def environment_of_running_stack(data_dir: Path) -> dict[str, str] | None:
-    """DATABASE_URL and so on of the stack that runs on this directory; None when none does."""
-    try:
-        Lock(data_dir / "stack.lock", "running").release()
-    except FileNotFoundError:
-        return None
-    except StartFailed:
-        try:
-            environment: dict[str, str] = json.loads((data_dir / "running.json").read_text())["environment"]
-        except FileNotFoundError:  # it is just starting or stopping
-            return None
-        return environment
-    return None
 
 
 class Stack:
@@ -125,11 +109,12 @@ class Stack:
     def start(self) -> None:
         """Start everything. Raises StartFailed or Ended, after stopping what had been started."""
         make_data_dir(self.data_dir)
-        self._lock = Lock(self.data_dir / "stack.lock", f"Cuggu is already running on {self.data_dir}.")
+        self._lock = Lock(running_record.lock_path(self.data_dir), f"Cuggu is already running on {self.data_dir}.")
         try:
             self._check_ports()
             self._keep_one_older_log()
-            self._end_leftovers()
+            for sentence in running_record.end_leftovers(self.data_dir):
+                self._note(sentence)
             self._start_servers()
             if self._migrate:
                 self._give_up_if_ending()
@@ -203,7 +188,7 @@ class Stack:
             server.stop(self.hurry)
         self._servers.clear()
         if self._lock:
-            (self.data_dir / "running.json").unlink(missing_ok=True)
+            running_record.forget(self.data_dir)
             self._lock.release()
             self._lock = None
 
@@ -221,7 +206,9 @@ class Stack:
             health_url = f"http://127.0.0.1:{port}"
         process = start_child(argv, log=self.log_path(name), env=environment)
         self._children[name] = _Child(process, time.monotonic(), health_url, failures)
-        self._write_record()
+        running_record.write(
+            self.data_dir, self.environment, {name: child.process for name, child in self._children.items()}
+        )
 
     def stop_process(self, name: str) -> None:
         """End one process in its orderly way; it stays away until `start_process`."""
@@ -307,28 +294,6 @@ class Stack:
             self._servers.append(valkey)
             valkey.start()
             self.environment["REDIS_URL"] = valkey.url
-
-    def _write_record(self) -> None:
-        """For the other commands, and for the next start in case we are killed where nothing ends our children."""
-        names = ("DATABASE_URL", "REDIS_URL", "DATA_DIR", "PUBLIC_URL")
-        record = {
-            "environment": {name: self.environment[name] for name in names},
-            "children": {name: [child.process.pid, child.process.args] for name, child in self._children.items()},
-        }
-        draft = self.data_dir / "running.json.draft"
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(record, file)
-        draft.rename(self.data_dir / "running.json")
-
-    def _end_leftovers(self) -> None:
-        path = self.data_dir / "running.json"
-        if not path.exists():
-            return
-        for name, (pid, argv) in json.loads(path.read_text())["children"].items():
-            if end_leftover(pid, signal.SIGTERM, 5, *argv):
-                self._note(f"ended {name} ({pid}), which an earlier run had left behind")
-        path.unlink()
 
     def _keep_one_older_log(self) -> None:
         for log in (self.data_dir / "logs").glob("*.log"):

@@ -148,13 +148,14 @@ def test_migrating_through_a_pooler_is_refused(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_what_runs_goes_on_while_and_after_the_tables_are_expanded(
     running_stack: Callable[..., RunningStack], engine: Engine, settings: Settings
 ) -> None:
     """The next release's expansion: every table gets columns, there are new tables, indexes, constraints."""
     stack = running_stack(env={"SUBMISSIONS_PER_WINDOW": "100", "SIGNUP_CREDITS": "100"})
     with _submitting(stack, settings) as completed:
-        wait_until(lambda: completed() >= 4, 60)  # by now all statements have been prepared
+        wait_until(lambda: completed() >= 4, 120)  # by now all statements have been prepared
         before = completed()
         for table in inspect(engine).get_table_names():
             with psycopg.connect(settings.database_url, options="-c lock_timeout=20s") as server:
@@ -162,7 +163,7 @@ def test_what_runs_goes_on_while_and_after_the_tables_are_expanded(
                 server.execute(f"ALTER TABLE {table} ADD COLUMN next_default integer NOT NULL DEFAULT 7")
                 server.execute(f"ALTER TABLE {table} ADD CONSTRAINT next_{table} CHECK (next_default > 0) NOT VALID")
                 server.execute(f"CREATE TABLE next_{table} (id bigint PRIMARY KEY)")
-        wait_until(lambda: completed() >= before + 4, 60)
+        wait_until(lambda: completed() >= before + 4, 120)
     for name in ("api", "worker", "beat"):
         assert "Traceback" not in stack.logs(name), stack.logs(name)[-3000:]
     with psycopg.connect(settings.database_url) as server:

@@ -68,6 +68,7 @@ def offences(audited: str) -> set[tuple[str, str]]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_a_system_restored_to_an_older_point_ends_in_a_clean_audit(
     running_stack: Callable[..., RunningStack],
     settings: Settings,

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from cli.main import app
 from cli.processes import StartFailed, free_port
 from cli.readiness import answers
-from cli.stack import COMMANDS, RESTART_SECONDS, STOP_SECONDS, Ended, Stack, environment_of_running_stack
+from cli.running_record import environment_of_running_stack
+from cli.stack import COMMANDS, RESTART_SECONDS, STOP_SECONDS, Ended, Stack
 from shared.settings import Settings
 from tests import small_stack
 from tests.stack import RunningStack

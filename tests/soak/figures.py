@@ -13,7 +13,7 @@ WARM_UP_SECONDS = 300.0  # of each process's life
 LIFE_MIN_SECONDS = 300.0  # after it, to say anything about growth
 APART_SECONDS = 60.0
 # They keep what happened, on purpose, and grow with the jobs there were. Every other table must not.
-HISTORY = frozenset({"users", "ledger_entries", "jobs", "photos", "attempts", "job_events", "deliveries"})
+HISTORY = frozenset({"users", "ledger_entries", "jobs", "photos", "attempts", "job_events", "deliveries", "deletions"})
 TABLE_GROWTH_MAX, TABLE_SLACK_BYTES = 1.25, 256 * 1024
 CAUGHT_UP_SECONDS = 2.0  # a queue whose oldest photo has waited no longer is as good as empty
 
