@@ -30,12 +30,17 @@ class HandWorker:
             self._claims[photo["id"]] = claim, photos.open_attempt(session, claim, "preview", "preview")
         self._notes.tell(claim.job_id)
 
-    def store(self, photo: dict[str, Any], picture: bytes, size: tuple[int, int]) -> None:
+    def store(
+        self, photo: dict[str, Any], picture: bytes, size: tuple[int, int], thumbnail: bytes | None = None
+    ) -> None:
         claim, attempt = self._claims.pop(photo["id"])
         key = photos.photo_key(claim, attempt)
         self._storage.put(key, picture, "image/jpeg")
+        small = photos.thumbnail_key(claim, attempt) if thumbnail else None
+        if small and thumbnail:
+            self._storage.put(small, thumbnail, "image/webp")
         with Session(self.engine) as session, session.begin():
-            file = StoredFile(key, *size, len(picture), "0" * 64)
+            file = StoredFile(key, *size, len(picture), "0" * 64, small)
             photos.store(session, claim, attempt, AttemptEnd(AttemptOutcome.SUCCEEDED), file)
         self._notes.tell(claim.job_id)
 

@@ -257,10 +257,22 @@ def test_in_production_the_site_s_token_opens_the_page_and_leaves_the_address(
         expect(visitor.page.get_by_role("link", name=visitor.say("sign-in.site-link"))).to_have_attribute("href", site)
         expect(visitor.page.get_by_label(visitor.say("sign-in.email"))).to_be_hidden()
         claims = {"email": visitor.email, "iss": site, "aud": "cuggu-photos", "exp": time.time() + 600}
+        token = jwt.encode(claims, secret, "HS256")
         visitor.page.goto("about:blank")
-        visitor.page.goto(f"/#token={jwt.encode(claims, secret, 'HS256')}")
+        visitor.page.goto(f"/#token={token}")
         visitor.title("home.title")
         assert "token" not in visitor.page.url
+        # Nor in the history of the tab, in anything that was asked for, in what is kept here, or in what the API says.
+        entries = visitor.context.new_cdp_session(visitor.page).send("Page.getNavigationHistory")["entries"]
+        assert [entry["url"] for entry in entries if token in entry["url"]] == []
+        assert [request.url for request in visitor.requests if token in request.url] == []
+        kept = "() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.referrer, history.state])"
+        assert token not in visitor.page.evaluate(kept)
+        assert token not in stack.logs("api")
+        visitor.page.go_back()
+        assert visitor.page.url == "about:blank"
+        visitor.page.go_forward()
+        visitor.title("home.title")
         visitor.page.reload()
         visitor.title("home.title")
         assert visitor.page.evaluate("document.cookie") == ""

@@ -8,13 +8,19 @@ from zipfile import ZipFile
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Request, expect
+from sqlalchemy import Engine
 
+from shared.disk_storage import DiskStorage
+from shared.thumbnail import make_thumbnail
+from tests import photos as pictures
+from tests.hand_worker import HandWorker
 from tests.stack import RunningStack
 from tests.visitor import Visitor
 
 pytestmark = pytest.mark.timeout(300)
 FIRST_VIEW_BYTES = 100_000  # without photos
+HISTORY_BYTES = 200_000
 
 
 @pytest.mark.parametrize(("phone", "language"), [(True, "ko"), (False, "en")])
@@ -92,13 +98,51 @@ def test_the_whole_story(
         visitor.sign_out()
 
 
+def test_a_history_full_of_photos_weighs_less_than_200_kb(
+    browser: Browser, running_stack: Callable[..., RunningStack], engine: Engine
+) -> None:
+    jobs = 12  # what the page shows at once
+    env = {"SIGNUP_CREDITS": str(jobs), "SUBMISSIONS_PER_WINDOW": str(jobs)}
+    stack = running_stack(env=env, processes=("api",))
+    worker = HandWorker(engine, DiskStorage(stack.data_dir / "objects"), stack.env["REDIS_URL"])
+    with Visitor(browser, stack.api_url) as visitor:
+        visitor.sign_in()
+        for number in range(jobs):
+            visitor.choose_style("CLASSIC")
+            visitor.give(pictures.one_face())
+            visitor.agree()
+            visitor.press("submit")
+            for photo in visitor.job(visitor.job_id())["photos"]:
+                # As heavy as a thumbnail may be.
+                noise = Image.effect_noise((900, 1200), 40 + number + photo["slot"]).convert("RGB")
+                worker.start(photo)
+                worker.store(photo, pictures.one_face(), (512, 512), make_thumbnail(noise))
+            visitor.title("job.title.COMPLETED")
+            visitor.follow("nav.new")
+            visitor.title("home.title")
+        before = len(visitor.requests)
+        visitor.follow("nav.history")
+        expect(visitor.page.locator(".past-job")).to_have_count(jobs)
+        for print_ in visitor.page.locator(".prints img").all():
+            print_.scroll_into_view_if_needed()  # they are loaded as they come into sight
+        visitor.page.wait_for_load_state("networkidle")
+        asked = visitor.requests[before:]
+        assert len([request for request in asked if request.url.endswith("/thumbnail")]) == jobs * 4
+        weight = sum(map(weight_of, asked))
+    print(f"the history weighs {weight} bytes")
+    assert weight < HISTORY_BYTES
+
+
+def weight_of(request: Request) -> int:
+    """What its answer weighed on the wire."""
+    sizes = request.sizes()
+    return sizes["responseHeadersSize"] + sizes["responseBodySize"]
+
+
 def test_the_first_view_weighs_less_than_a_photo(browser: Browser, running_stack: Callable[..., RunningStack]) -> None:
     with Visitor(browser, running_stack(processes=("api",)).api_url) as visitor:
         visitor.page.wait_for_load_state("networkidle")
-        weights = {
-            request.url: sum(request.sizes()[part] for part in ("responseHeadersSize", "responseBodySize"))
-            for request in visitor.requests
-            if not request.url.endswith(".webp")
-        }
+        weights = {request.url: weight_of(request) for request in visitor.requests if not request.url.endswith(".webp")}
     assert len(weights) > 20
+    print(f"the first view weighs {sum(weights.values())} bytes")
     assert sum(weights.values()) < FIRST_VIEW_BYTES, weights

@@ -149,7 +149,9 @@ class Visitor:
         self.page.locator("[data-part=file]").set_input_files(file)
 
     def choose_style(self, key: str) -> None:
-        self.page.locator(f"input[name=style][value={key}]").check(force=True)
+        card = self.page.locator(".style-card").filter(has=self.page.locator(f"input[value={key}]"))
+        card.locator(".print").click()
+        expect(card.locator("input")).to_be_checked()
 
     def agree(self) -> None:
         self.page.get_by_label(self.say("consent.agree")).check()
