@@ -6,6 +6,7 @@ import structlog
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
+from api.bounded_body import BoundedRoute
 from api.dependencies import PartsDep, SessionDep
 from api.schemas import GrantIn, GrantOut, ProblemOut
 from api.service_access import GrantingServiceDep
@@ -17,7 +18,9 @@ from shared.settings import Settings
 from shared.staff_actions import Actor
 
 log = structlog.get_logger()
-router = APIRouter(prefix="/credits", tags=["service"], responses={"4XX": {"model": ProblemOut}})
+router = APIRouter(
+    route_class=BoundedRoute, prefix="/credits", tags=["service"], responses={"4XX": {"model": ProblemOut}}
+)
 
 
 @router.post("/grants", status_code=201, responses={200: {"model": GrantOut, "description": "granted before"}})
