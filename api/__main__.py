@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from api.auth import require_loopback_in_development
+from api.bounded_head import BoundedHead
 from api.main import create_app
 from shared.settings import get_settings
 
@@ -33,6 +34,7 @@ def main() -> None:
         app,
         host=settings.api_host,
         port=settings.api_port,
+        http=BoundedHead,
         log_config=None,  # ours is configured by create_app
         access_log=False,
         proxy_headers=True,
