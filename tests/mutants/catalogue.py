@@ -79,8 +79,8 @@ MUTANTS = (
         "a charge does not look at the balance",
         "I1",
         "shared/credits.py",
-        ".where(User.id == user_id, User.credits + amount >= 0)",
-        ".where(User.id == user_id)",
+        ".where(User.id == user_id, User.credits + amount >= 0, may)",
+        ".where(User.id == user_id, may)",
         "tests/test_jobs.py::test_twenty_submissions_on_the_last_credit_make_one_job",
     ),
     Mutant(
@@ -377,11 +377,11 @@ MUTANTS = (
         "a webhook's body is believed",
         "I10",
         "api/routes/webhooks.py",
-        "    if await parts.webhooks.is_new(webhook_id):\n",
+        "    new = await parts.webhooks.is_new(webhook_id)\n",
         "    async with parts.sessions.begin() as session:\n"
         '        await session.execute(__import__("sqlalchemy").text("UPDATE photos SET next_check_at = now(), '
         "status = 'PENDING' WHERE id = :photo AND status = 'GENERATING'\"), {\"photo\": photo})\n"
-        "    if await parts.webhooks.is_new(webhook_id):\n",
+        "    new = await parts.webhooks.is_new(webhook_id)\n",
         "tests/test_webhooks.py::test_a_webhook_is_a_hint_and_changes_no_row",
     ),
     # --- Whose it is
