@@ -16,7 +16,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 _LEDGER = text("""
 SELECT created_at, id, user_id, kind, amount, balance_after, job_id, reference FROM ledger_entries
- WHERE created_at >= :since AND created_at < :until AND (created_at, id) > (:after, :after_id)
+ WHERE (created_at, id) > (:after, :after_id) AND created_at < :until
  ORDER BY created_at, id LIMIT :limit
 """)
 _ACTIONS = text("""
@@ -38,10 +38,10 @@ Sessions = async_sessionmaker[AsyncSession]
 async def ledger_csv(sessions: Sessions, first: date, last: date) -> AsyncIterator[str]:
     """Every movement of credits in these days (UTC), the oldest first."""
     columns = ("created_at", "id", "user_id", "kind", "amount", "balance_after", "job_id", "reference")
-    since, until = _begin(first), _begin(last + timedelta(days=1))
     yield _lines([columns])
-    place: dict[str, Any] = {"after": since, "after_id": -1}
-    while rows := await _read(sessions, _LEDGER, {"since": since, "until": until, "limit": BATCH, **place}):
+    until = _begin(last + timedelta(days=1))
+    place: dict[str, Any] = {"after": _begin(first), "after_id": -1}
+    while rows := await _read(sessions, _LEDGER, {"until": until, "limit": BATCH, **place}):
         yield _lines([[row[name] for name in columns] for row in rows])
         place = {"after": rows[-1]["created_at"], "after_id": rows[-1]["id"]}
 
