@@ -130,6 +130,8 @@ def _show(story: Story) -> None:
         typer.echo(f"deleted   {_time(job.deleted_at)} UTC, by its user")
     deleted = f"deleted at {_time(job.portrait_deleted_at)} UTC" if job.portrait_deleted_at else str(job.portrait_id)
     typer.echo(f"portrait  {deleted}")
+    if job.photos_deleted_at is not None and job.deleted_at is None:
+        typer.echo(f"photos    deleted at {_time(job.photos_deleted_at)} UTC, because their time was over")
     typer.echo(f"delivery  {_delivery(story)}")
     costs = ", ".join(f"{cost} {currency}" for currency, cost in story.costs.items()) or "nothing"
     typer.echo(f"cost      {costs}, for {len(story.attempts)} attempts")

@@ -29,7 +29,8 @@ def setup(
     """Set the bucket to what it must be, and say what was changed; repeating it changes nothing.
 
     No public access, no access lists, encryption by default, the page's origin, and lifecycle rules as a second net
-    under the sweep. Rules of others stay. A directory on disk is closed to everybody else on this machine.
+    under the sweep. Rules of others stay. Needs credentials that may change the bucket, which API and workers need not
+    have. A directory on disk is closed to everybody else on this machine.
     """
     settings = settings_here(need_servers=False)
     missing = _disk(settings, check) if settings.storage == "disk" else _bucket(settings, check)

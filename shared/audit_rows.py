@@ -226,7 +226,7 @@ GROUP BY j.id
 
 _LEFT = f"""
 SELECT u.id, format('deleted at %s, %s', u.deleted_at, CASE
-    WHEN u.email LIKE '%%@%%' THEN 'and its address is there' ELSE 'and has jobs' END) AS says
+    WHEN u.email LIKE '%@%' THEN 'and its address is there' ELSE 'and has jobs' END) AS says
 FROM users u
 WHERE u.deleted_at IS NOT NULL AND (u.email LIKE '%@%' OR (u.deleted_at < cuggu_now() - {UNFULFILLED}
     AND EXISTS (SELECT FROM jobs j WHERE j.user_id = u.id AND j.deleted_at IS NULL)))

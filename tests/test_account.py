@@ -224,6 +224,34 @@ async def test_an_address_is_known_again_by_its_key_alone_and_for_a_year(engine:
     assert former_addresses.address_key(secret) is None, "there is no secret to make one of"
 
 
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        ("UPDATE users SET email = 'a@example.com'", "a deleted account keeps neither address nor jobs"),
+        (
+            "UPDATE users SET deleted_at = now() - interval '1 hour'; "
+            "UPDATE jobs SET deleted_at = NULL; DELETE FROM job_events WHERE name = 'job.deleted'",
+            "a deleted account keeps neither address nor jobs",
+        ),
+        (
+            "UPDATE deletions SET gone_at = NULL, requested_at = now() - interval '1 hour'",
+            "what a user wished to be deleted is surely gone",
+        ),
+    ],
+)
+async def test_the_audit_finds_an_account_that_was_not_wholly_deleted(
+    client: Client, engine: Engine, settings: Settings, harm: str, says: str
+) -> None:
+    storage = whole(engine, settings, (await client.submit()).json())
+    await leave(client)
+    delete_loose_objects(sessionmaker(engine), storage)
+    assert audit(engine, storage).proved
+    with engine.begin() as connection:
+        for statement in harm.split(";"):
+            connection.execute(text(statement))
+    assert [finding.says for finding in audit(engine, storage).findings if not finding.proved] == [says]
+
+
 async def test_everything_about_a_user_comes_in_one_archive(
     client: Client, stranger: Client, engine: Engine, settings: Settings
 ) -> None:

@@ -221,6 +221,13 @@ def object_of_nobody(tale: Tale) -> None:
     tale.objects["photos/of/nobody"] = 1
 
 
+def object_written_off(tale: Tale) -> None:
+    del tale.objects[f"photos/{tale.completed}/0"]
+    gone = "UPDATE photos SET object_key = NULL, deleted_at = now() WHERE slot = 0 AND job_id = %s"
+    tale.run(gone, tale.completed)
+    tale.run("INSERT INTO job_events (job_id, name) VALUES (%s, 'object.lost')", tale.completed)
+
+
 def loose_for_ever(tale: Tale) -> None:
     tale.run("INSERT INTO loose_objects (object_key, delete_after) VALUES ('photos/loose', now())")
 
@@ -287,6 +294,7 @@ def stuck(tale: Tale) -> None:
         ("I6", object_gone),
         ("I6", object_cut_short),
         ("I6", object_of_nobody),
+        ("I6", object_written_off),
         ("I6", loose_for_ever),
         ("I7", stored_without_a_start),
         ("I7", stored_after_the_end),

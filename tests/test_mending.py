@@ -85,8 +85,20 @@ async def test_a_job_in_work_is_left_alone(client: Client, engine: Engine, setti
     job = (await client.submit()).json()
     storage = DiskStorage(settings.data_dir / "objects")
     storage.delete([info.key for info in storage.list("portraits/")])
+    storage.put("stray", b"?", "image/jpeg")
     look(engine, storage)
     assert (await client.get(f"/jobs/{job['id']}")).json()["portrait_url"] is not None
+
+
+async def test_an_empty_storage_is_another_one(
+    client: Client, engine: Engine, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = (await client.submit()).json()
+    whole(engine, settings, job)
+    assert look(engine, DiskStorage(tmp_path / "another")) == []
+    told = (await client.get(f"/jobs/{job['id']}")).json()
+    assert all(photo["url"] for photo in told["photos"])
+    assert [event["event"] for event in events(caplog) if event["level"] == "error"] == ["objects.missing"]
 
 
 async def test_where_most_is_wrong_nothing_is_touched(

@@ -52,7 +52,9 @@ class Mending:
     def _mend(self, stretch: Stretch) -> None:
         for offence in stretch.others:
             log.error("object.wrong", table=offence.table, id=offence.id, says=offence.says)
-        if _is_no_accident(len(stretch.missing), stretch.promises):
+        # An empty storage is another storage, however few objects it should hold.
+        elsewhere = bool(stretch.missing) and not stretch.objects
+        if elsewhere or _is_no_accident(len(stretch.missing), stretch.promises):
             log.error("objects.missing", count=len(stretch.missing), promised=stretch.promises, done="nothing")
         else:
             self._write_off(stretch)

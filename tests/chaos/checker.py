@@ -306,6 +306,9 @@ def _objects(rows: Rows, objects: Mapping[str, int]) -> Iterator[Violation]:
             yield Violation("I6", key, f"{objects[key]} bytes, the row says {size}")
     for key in objects.keys() - promised.keys():
         yield Violation("I6", key, "it is there, and no row promises it")
+    for event in rows.events:
+        if event["name"] == "object.lost":  # written off: nothing promises it any more, but something did
+            yield Violation("I6", str(event["job_id"]), "one of its objects was lost")
     for row in rows.loose:
         yield Violation("I6", row["object_key"], "its time is over, and it is still written down as loose")
 
