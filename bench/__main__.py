@@ -13,13 +13,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import poll
+from bench import idle, poll
 from bench.charts import draw
 from bench.harness import Measured, Void, other_cores, pin
 from bench.world import World, world
 
 MEASURES: Mapping[str, Callable[[World], Measured]] = {
     "P1": poll.measure,
+    "P9": idle.measure,
 }
 RESULTS = Path(__file__).parent / "results"
 CHARTS = Path(__file__).parents[1] / "docs" / "images"

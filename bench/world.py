@@ -61,6 +61,10 @@ class World:
         """The address of an empty database of Redis."""
         return f"{self.valkey.url.rsplit('/', 1)[0]}/{next(self._redis_databases)}"
 
+    def servers(self, *, migrated: bool = True) -> dict[str, str]:
+        """A new database and an empty Redis, as settings."""
+        return {"DATABASE_URL": self.database(migrated=migrated), "REDIS_URL": self.redis()}
+
     @contextmanager
     def ours(
         self,
@@ -99,6 +103,22 @@ class World:
                 time.sleep(0.1)
             pin(pid, server_cores())
             yield Program(pid, url)
+
+    @contextmanager
+    def celery(self, app: str, environment: Mapping[str, str], *options: str) -> Iterator[int]:
+        """A peer's worker, once it says that it is ready."""
+        program = Path(sys.executable).with_name("celery")
+        argv = [str(program), "-A", app, "worker", "--loglevel", "INFO", *options]
+        log = self.directory / f"{app.rpartition('.')[0]}.worker.log"
+        log.unlink(missing_ok=True)
+        with self.process(argv, environment, log.stem) as pid:
+            deadline = time.monotonic() + START_SECONDS
+            while " ready." not in tail(log, 200):
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{app} does not work:\n{tail(log)}")
+                time.sleep(0.1)
+            pin(pid, server_cores())
+            yield pid
 
     @contextmanager
     def process(self, argv: Sequence[str], environment: Mapping[str, str], name: str) -> Iterator[int]:
