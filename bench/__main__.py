@@ -13,13 +13,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import idle, poll
+from bench import idle, in_flight, overhead, poll, saturation, waiters
 from bench.charts import draw
 from bench.harness import Measured, Void, other_cores, pin
 from bench.world import World, world
 
 MEASURES: Mapping[str, Callable[[World], Measured]] = {
     "P1": poll.measure,
+    "P2": waiters.measure,
+    "P4": in_flight.measure,
+    "P5": saturation.measure,
+    "P6": overhead.measure,
     "P9": idle.measure,
 }
 RESULTS = Path(__file__).parent / "results"

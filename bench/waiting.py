@@ -27,6 +27,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from api.auth import development_token
+from bench.load import closed_loop, get
 from cli.processes import free_port
 from cli.stack import Stack
 from shared import photos
@@ -41,6 +42,7 @@ EMAIL = "waiting@example.com"
 CONNECTING_AT_ONCE = 100
 STEADY_CHANGES_PER_SECOND = 40
 SETTLING_SECONDS = 3.0
+POLLING_SECONDS = 3.0
 
 _JOBS = """
 WITH owner AS (INSERT INTO users (id, email) VALUES (gen_random_uuid(), :email) RETURNING id),
@@ -233,7 +235,35 @@ ROWS = {
     "burst_p95_ms": "p95, ms",
     "burst_max_ms": "slowest, ms",
     "lost": "connections lost",
+    "poll_cpu_ms": "processor for one poll instead, ms",
 }
+
+
+def figures_of(clients: int, idle_seconds: float, changes: int) -> dict[str, float]:
+    """The figures, and beside them what one poll costs the same process: `poll_cpu_ms`."""
+    with tempfile.TemporaryDirectory(prefix="cuggu-bench-") as directory:
+        Path(directory).chmod(0o711)  # not below /tmp's own mode: under root PostgreSQL runs as another account
+        with only_an_api(Path(directory) / "data") as stack:
+            figures = asyncio.run(measure(stack, clients, idle_seconds, changes))
+            return figures | {"poll_cpu_ms": poll_cpu_ms(stack)}
+
+
+def poll_cpu_ms(stack: Stack) -> float:
+    """Processor time of one poll of a job in work, as clients that do not wait would send them."""
+    settings = Settings(
+        _env_file=None, **{name.lower(): stack.environment[name] for name in ("DATABASE_URL", "REDIS_URL")}
+    )
+    engine = make_engine(settings.database_url)
+    with engine.connect() as connection:
+        job_ids = connection.scalars(text("SELECT id FROM jobs LIMIT 100")).all()
+    engine.dispose()
+    bearer = development_token(settings, EMAIL)
+    requests = [get(stack.api_url, f"/jobs/{job_id}", bearer) for job_id in job_ids]
+    api = Api(psutil.Process(stack.pid("api")))
+    closed_loop(stack.api_url, requests, connections=16, seconds=1)
+    before = api.cpu_seconds()
+    load = closed_loop(stack.api_url, requests, connections=16, seconds=POLLING_SECONDS)
+    return 1000 * (api.cpu_seconds() - before) / load.answers
 
 
 def main() -> None:
@@ -247,11 +277,7 @@ def main() -> None:
     if descriptors < wanted.clients + 200:
         sys.exit(f"Only {descriptors} file descriptors are allowed (ulimit -Hn): take fewer --clients.")
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-    # Not below /tmp's own mode: under root PostgreSQL runs as another account.
-    with tempfile.TemporaryDirectory(prefix="cuggu-bench-") as directory:
-        Path(directory).chmod(0o711)
-        with only_an_api(Path(directory) / "data") as stack:
-            figures = asyncio.run(measure(stack, wanted.clients, wanted.idle_seconds, wanted.changes))
+    figures = figures_of(wanted.clients, wanted.idle_seconds, wanted.changes)
     table = Table("what", "measured")
     for name, told in ROWS.items():
         table.add_row(told, f"{figures[name]:,.1f}".removesuffix(".0"))

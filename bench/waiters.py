@@ -1,0 +1,39 @@
+"""P2: what a client that waits for news costs, and how soon it has them, beside one that asks every two seconds."""
+
+import resource
+
+from bench.harness import Line, Measured, Must
+from bench.waiting import figures_of
+from bench.world import World
+
+CLIENTS, QUICK_CLIENTS = 5_000, 300
+IDLE_SECONDS, QUICK_IDLE_SECONDS = 20.0, 8.0
+CHANGES, QUICK_CHANGES = 400, 40
+POLL_EVERY_SECONDS = 2.0
+
+
+def measure(world: World) -> Measured:
+    """Nothing happens but pings while processor time is read, as for a client that polls a job which does not change."""
+    _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+    if world.quick:
+        figures = figures_of(QUICK_CLIENTS, QUICK_IDLE_SECONDS, QUICK_CHANGES)
+    else:
+        figures = figures_of(CLIENTS, IDLE_SECONDS, CHANGES)
+    polling = figures["poll_cpu_ms"] / POLL_EVERY_SECONDS
+    waiting = 10 * figures["idle_cpu_percent"] / figures["clients"]
+    return Measured(
+        "Processor time of a client that waits",
+        [
+            Line("ratio", "processor of a client that waits, beside polls every 2 s", polling / waiting,
+                 Must(">=", 50), f"{1000 * waiting:.2f} µs/s", f"{1000 * polling:.0f} µs/s"),
+            Line("kb_each", "memory of one more client that waits, kB", figures["kb_each"], Must("<=", 40),
+                 f"{figures['kb_each']:.0f} kB"),
+            Line("p95_ms", "from commit to client, p95, ms", figures["steady_p95_ms"], Must("<=", 50),
+                 f"{figures['steady_p95_ms']:.0f} ms", "1,900 ms"),
+            Line("lost", "connections lost", figures["lost"], Must("<=", 0), f"{figures['lost']:.0f}"),
+        ],
+        raw=figures,
+        bars={"ours, waiting": 1000 * waiting, "a poll every 2 s": 1000 * polling},
+        unit="microseconds of processor time a second and client",
+    )  # fmt: skip
