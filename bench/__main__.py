@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import idle, in_flight, overhead, poll, saturation, waiters
+from bench import growth, idle, in_flight, overhead, poll, recovery, saturation, waiters
 from bench.charts import draw
 from bench.harness import Measured, Void, other_cores, pin
 from bench.world import World, world
@@ -24,6 +24,8 @@ MEASURES: Mapping[str, Callable[[World], Measured]] = {
     "P4": in_flight.measure,
     "P5": saturation.measure,
     "P6": overhead.measure,
+    "P7": growth.measure,
+    "P8": recovery.measure,
     "P9": idle.measure,
 }
 RESULTS = Path(__file__).parent / "results"

@@ -33,6 +33,25 @@ def get(url: str, path: str, token: str | None = None, **headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+def post(url: str, path: str, token: str, picture: bytes) -> bytes:
+    """A submission as bytes."""
+    boundary = "bench"
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="style"\r\n\r\nCLASSIC\r\n'.encode(),
+        f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="me.jpg"\r\n'.encode(),
+        b"Content-Type: image/jpeg\r\n\r\n" + picture + f"\r\n--{boundary}--\r\n".encode(),
+    ]
+    body = b"".join(parts)
+    head = [
+        f"POST {path} HTTP/1.1",
+        f"Host: {urlsplit(url).netloc}",
+        f"Authorization: Bearer {token}",
+        f"Content-Type: multipart/form-data; boundary={boundary}",
+        f"Content-Length: {len(body)}",
+    ]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
 def closed_loop(url: str, requests: Sequence[bytes], *, connections: int, seconds: float, expected: int = 200) -> Load:
     """Raises RoundVoid for any other answer than the expected status, or none."""
     return uvloop.run(_closed_loop(url, requests, connections, seconds, expected))

@@ -1,4 +1,4 @@
-"""P6: how much longer than the provider's own time a user waits, from sending the portrait to holding the last address."""
+"""P6: how much longer than the provider itself a user waits, from sending the portrait to holding the last address."""
 
 import json
 import threading

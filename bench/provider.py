@@ -47,10 +47,11 @@ class Provider:
         """How many requests it answered with 429."""
         return len(self.double.book("refused"))
 
-    def busy_seconds(self, predictions: Sequence[Mapping[str, Any]]) -> float:
-        """For how long any of these was on its way at the provider."""
-        total, reached = 0.0, float("-inf")
-        for begin, end in sorted((_epoch(run["created_at"]), _epoch(run["completed_at"])) for run in predictions):
+    def busy_seconds(self, predictions: Sequence[Mapping[str, Any]], since: float = float("-inf")) -> float:
+        """For how long after `since` (Unix time) any of these was on its way at the provider."""
+        total, reached = 0.0, since
+        ended = [run for run in predictions if run["completed_at"]]
+        for begin, end in sorted((_epoch(run["created_at"]), _epoch(run["completed_at"])) for run in ended):
             total += max(0.0, end - max(begin, reached))
             reached = max(reached, end)
         return total

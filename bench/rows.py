@@ -6,6 +6,7 @@ from uuid import UUID
 import psycopg
 
 JOBS_PER_USER = 10
+HEAVY_USER = "user0@bench.example"
 ACTIVE_UNTIL = "interval '1 day'"
 
 # A user's jobs lie together, newest last; each took half a minute, at one model, with four photos and their books.
@@ -17,8 +18,8 @@ _JOBS = """
 INSERT INTO jobs (id, user_id, style, portrait_id, request_fingerprint, status, created_at, deadline_at, completed_at)
 SELECT gen_random_uuid(), u.id, (ARRAY['CLASSIC', 'MODERN', 'VINTAGE', 'ROMANTIC', 'CINEMATIC'])[1 + n %% 5],
        gen_random_uuid(), repeat('0', 64), 'COMPLETED', at, at + interval '8 minutes',
-       at + (20 + n * 40) * interval '1 second'
-FROM users u, generate_series(1, %(per_user)s::int) AS n,
+       at + (20 + n %% 10 * 40) * interval '1 second'
+FROM users u, generate_series(1, CASE u.email WHEN %(heavy_user)s THEN %(heavy)s::int ELSE %(per_user)s::int END) AS n,
      LATERAL (SELECT now() - n * interval '1 hour' - (hashtext(u.email) %% 1000) * interval '1 minute' AS at) AS time
 WHERE u.credits = 2
 """
@@ -41,7 +42,7 @@ SELECT id, name, created_at FROM jobs, unnest(ARRAY['job.accepted', 'job.complet
 _LEDGER = (
     """
     INSERT INTO ledger_entries (user_id, kind, amount, balance_after, created_at)
-    SELECT id, 'SIGNUP', 2 + %(per_user)s::int, 2 + %(per_user)s::int, now() - interval '30 days' FROM users
+    SELECT user_id, 'SIGNUP', 2 + count(*), 2 + count(*), now() - interval '3 years' FROM jobs GROUP BY user_id
     """,
     """
     INSERT INTO ledger_entries (user_id, kind, amount, balance_after, job_id, created_at)
@@ -70,10 +71,21 @@ class OwnedJob:
     email: str
 
 
-def write_history(database_url: str, jobs: int) -> None:
-    """That many completed jobs into an empty database, `JOBS_PER_USER` of each user, and its statistics made anew."""
-    parameters = {"first": 1, "last": jobs // JOBS_PER_USER, "per_user": JOBS_PER_USER}
+def write_history(database_url: str, jobs: int, heavy: int = 0) -> None:
+    """That many completed jobs into an empty database, and its statistics made anew.
+
+    `heavy` of them are `HEAVY_USER`'s; of the others each has `JOBS_PER_USER`.
+    """
+    parameters = {
+        "first": 0 if heavy else 1,
+        "last": (jobs - heavy) // JOBS_PER_USER,
+        "per_user": JOBS_PER_USER,
+        "heavy": heavy,
+        "heavy_user": HEAVY_USER,
+    }
     with psycopg.connect(database_url) as connection:
+        # Each foreign key would be looked up, a dozen million times; they are right by construction.
+        connection.execute("SET session_replication_role = replica")
         for statement in (_USERS, _JOBS, _PHOTOS, _ATTEMPTS, _EVENTS, *_LEDGER):
             connection.execute(statement, parameters)
     with psycopg.connect(database_url, autocommit=True) as connection:

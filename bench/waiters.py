@@ -13,7 +13,7 @@ POLL_EVERY_SECONDS = 2.0
 
 
 def measure(world: World) -> Measured:
-    """Nothing happens but pings while processor time is read, as for a client that polls a job which does not change."""
+    """Nothing but pings happens while processor time is read, and nothing changes for those who poll."""
     _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
     if world.quick:

@@ -105,13 +105,13 @@ class World:
             yield Program(pid, url)
 
     @contextmanager
-    def celery(self, app: str, environment: Mapping[str, str], *options: str) -> Iterator[int]:
-        """A peer's worker, once it says that it is ready."""
+    def celery(self, app: str, environment: Mapping[str, str], *options: str, killed: bool = False) -> Iterator[int]:
+        """A peer's worker, once it says that it is ready; `killed` for one that is meant to end."""
         program = Path(sys.executable).with_name("celery")
         argv = [str(program), "-A", app, "worker", "--loglevel", "INFO", *options]
         log = self.directory / f"{app.rpartition('.')[0]}.worker.log"
         log.unlink(missing_ok=True)
-        with self.process(argv, environment, log.stem) as pid:
+        with self.process(argv, environment, log.stem, killed=killed) as pid:
             deadline = time.monotonic() + START_SECONDS
             while " ready." not in tail(log, 200):
                 if time.monotonic() > deadline:
@@ -121,12 +121,14 @@ class World:
             yield pid
 
     @contextmanager
-    def process(self, argv: Sequence[str], environment: Mapping[str, str], name: str) -> Iterator[int]:
-        """Any process, from start to end."""
+    def process(
+        self, argv: Sequence[str], environment: Mapping[str, str], name: str, *, killed: bool = False
+    ) -> Iterator[int]:
+        """Any process, from start to end. Raises RoundVoid if it ended by itself."""
         child = start_child(argv, log=self.directory / f"{name}.log", env={**os.environ, **ENVIRONMENT, **environment})
         try:
             yield child.pid
-            if child.poll() is not None:
+            if not killed and child.poll() is not None:
                 raise RoundVoid(f"{name} ended:\n{tail(self.directory / f'{name}.log')}")
         finally:
             end_child(child, SIGTERM, 10)
