@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo serve test bench-waiting chaos soak crashes mutants lint format samples screenshots lock clean
+.PHONY: help install demo serve test bench bench-waiting chaos soak crashes mutants lint format samples screenshots lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ crashes: install  ## kill processes at every pair of crash points (a quarter of 
 
 mutants: install  ## plant each known defect and see it caught by its check
 	@$(BIN)/python -m tests.mutants
+
+bench: install  ## measure everything beside its peers, in half an hour (ONLY=P1 for one measure)
+	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
 
 bench-waiting: install  ## 10,000 clients that wait on one API process: memory, processor, delay
 	@$(BIN)/python -m bench.waiting

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import growth, idle, in_flight, overhead, poll, recovery, saturation, waiters
+from bench import growth, idle, in_flight, overhead, poll, recovery, saturation, submit, waiters
 from bench.charts import draw
 from bench.harness import Measured, Void, other_cores, pin
 from bench.world import World, world
@@ -21,6 +21,7 @@ from bench.world import World, world
 MEASURES: Mapping[str, Callable[[World], Measured]] = {
     "P1": poll.measure,
     "P2": waiters.measure,
+    "P3": submit.measure,
     "P4": in_flight.measure,
     "P5": saturation.measure,
     "P6": overhead.measure,

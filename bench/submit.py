@@ -1,0 +1,204 @@
+"""P3: what a submission takes beside the sum of what it cannot do without, and what uploads do to those who poll."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from io import BytesIO
+from uuid import uuid4
+
+import httpx
+import psycopg
+from PIL import Image, ImageEnhance
+from sqlalchemy.orm import Session
+
+from api.azure_faces import AzureFaceChecker
+from api.portrait import Portrait, read_portrait
+from bench.harness import Line, Measured, Must, Run, as_raw, compare, percentile
+from bench.load import closed_loop, get, post
+from bench.rows import some_jobs, write_history
+from bench.world import SECRET, World, token
+from shared import credits, jobs
+from shared.database import make_engine
+from shared.disk_storage import DiskStorage
+from shared.settings import Settings
+from tests.doubles.azure_double import KEY
+from tests.doubles.processes import start_double
+from tests.photos import one_face
+
+PICTURES, QUICK_PICTURES = 12, 3
+SIZE = (4000, 3000)  # 12 megapixels
+FACE_SECONDS = 0.15  # an answer of Azure Face from the same continent
+FACE = {"left": 800, "top": 300, "width": 400, "height": 400}
+UPLOADS_AT_ONCE = 8
+POLL_SECONDS, QUICK_POLL_SECONDS = 5.0, 1.0
+POLLERS = 4
+EMAIL = "buyer@bench.example"
+
+
+def measure(world: World) -> Measured:
+    """From the first byte sent to the last received, one submission after another, each with a call for its face."""
+    pictures = _pictures(QUICK_PICTURES if world.quick else PICTURES)
+    with ExitStack() as running:
+        azure = running.enter_context(start_double("tests.doubles.azure_double", "--key", KEY))
+        dials = {"latency_seconds": FACE_SECONDS, "faces": [FACE]}
+        httpx.post(f"{azure}/_dials", json=dials, trust_env=False).raise_for_status()
+        environment = {
+            **world.servers(),
+            "FACE_CHECKER": "azure",
+            "AZURE_FACE_ENDPOINT": azure,
+            "AZURE_FACE_API_KEY": KEY,
+            "AZURE_FACE_CALLS_PER_MINUTE": "6000",
+            "FACE_VERDICT_SECONDS": "1",
+            "UPLOADS_PER_WINDOW": "100000",
+            "SUBMISSIONS_PER_WINDOW": "100000",
+        }
+        write_history(environment["DATABASE_URL"], 1000)
+        with psycopg.connect(environment["DATABASE_URL"]) as connection:
+            connection.execute("INSERT INTO users (id, email, credits) VALUES (%s, %s, 1000000)", (uuid4(), EMAIL))
+        stack = running.enter_context(world.ours(environment))
+        folder = world.directory / "naive"
+        folder.mkdir()
+        naive = running.enter_context(
+            world.peer("naive_submit", {**environment, "DATA_DIR": str(folder), "JWT_SECRET": SECRET})
+        )
+        parts = _Parts(environment, naive.url)
+        seen: dict[str, list[float]] = {"ours": [], "parts": [], "naive": []}
+
+        def submitting(name: str, url: str) -> Run:
+            def run() -> float:
+                took = [_ms(url, "/jobs", picture) for picture in pictures]
+                seen[name] += took
+                return percentile(took, 0.5)
+
+            run()
+            seen[name].clear()
+            return run
+
+        def unavoidable() -> float:
+            took = [parts.ms(picture) for picture in pictures]
+            seen["parts"] += took
+            return percentile(took, 0.5)
+
+        comparison = compare(
+            submitting("ours", stack.api_url),
+            {"parts": unavoidable, "naive": submitting("naive", naive.url)},
+            quick=world.quick,
+        )
+        idle = _polls(world, stack.api_url, environment["DATABASE_URL"])
+        polls = compare(_while_uploading(idle, stack.api_url, pictures), {"idle": idle}, quick=world.quick)
+    limit = percentile(seen["parts"], 0.5)
+    p95 = percentile(seen["ours"], 0.95)
+    return Measured(
+        "A submission of 12 megapixels",
+        [
+            Line("p50", "submit, beside the sum of its unavoidable parts", comparison.ratios["parts"].median,
+                 Must("<=", 1.15), f"{comparison.ours.median:.0f} ms", f"{comparison.peers['naive'].median:.0f} ms",
+                 f"{limit:.0f} ms"),
+            Line("p95", "the same, p95", p95 / limit, Must("<=", 1.5), f"{p95:.0f} ms",
+                 f"{percentile(seen['naive'], 0.95):.0f} ms", f"{limit:.0f} ms"),
+            Line("polls", f"poll p99 during {UPLOADS_AT_ONCE} uploads, beside idle", polls.ratios["idle"].median,
+                 Must("<=", 2), f"{polls.ours.median:.1f} ms", "", f"{polls.peers['idle'].median:.1f} ms"),
+        ],
+        raw={"submit": as_raw(comparison), "polls": as_raw(polls), "parts_ms": parts.seen, "seen_ms": seen},
+        bars={"ours": comparison.ours.median, "unavoidable": limit, "naive": comparison.peers["naive"].median},
+        unit="milliseconds, median",
+    )  # fmt: skip
+
+
+class _Parts:
+    """What no submission can do without, each measured alone: receive, one decode, face call, one put, one commit."""
+
+    def __init__(self, environment: dict[str, str], receiver: str) -> None:
+        self._settings = Settings(_env_file=None, **{name.lower(): value for name, value in environment.items()})
+        self._engine = make_engine(self._settings.database_url)
+        self._storage = DiskStorage(self._settings.data_dir / "objects")
+        self._receiver = receiver
+        self.seen: dict[str, list[float]] = {"receive": [], "decode": [], "face": [], "put": [], "commit": []}
+
+    def ms(self, picture: bytes) -> float:
+        portrait: list[Portrait] = []
+        settings = self._settings
+
+        def decode() -> None:
+            limits = {"max_pixels": settings.portrait_max_pixels, "longest_side_px": settings.portrait_longest_side_px}
+            portrait.append(read_portrait(picture, **limits))
+
+        portrait_id = uuid4()
+        steps: dict[str, Callable[[], object]] = {
+            "receive": lambda: _ms(self._receiver, "/receive", picture),
+            "decode": decode,
+            "face": lambda: self._look(portrait[0]),
+            "put": lambda: self._storage.put(jobs.portrait_key(portrait_id), portrait[0].jpeg, "image/jpeg"),
+            "commit": self._commit,
+        }
+        for name, step in steps.items():
+            began = time.perf_counter()
+            step()
+            self.seen[name].append(1000 * (time.perf_counter() - began))
+        return sum(took[-1] for took in self.seen.values())
+
+    def _look(self, portrait: Portrait) -> None:
+        async def look() -> None:
+            checker = AzureFaceChecker(self._settings)
+            await checker.check(portrait.jpeg, portrait.width, portrait.height)
+            await checker.close()
+
+        asyncio.run(look())
+
+    def _commit(self) -> None:
+        with Session(self._engine) as session, session.begin():
+            user_id = credits.provision_user(session, EMAIL, 0)
+            jobs.accept(session, jobs.NewJob(uuid4(), user_id, "CLASSIC", None, uuid4(), None, "", 480, False))
+
+
+def _ms(url: str, path: str, picture: bytes) -> float:
+    load = closed_loop(url, [post(url, path, token(EMAIL), picture)], connections=1, seconds=0, expected=202)
+    return load.latencies_ms[0]
+
+
+def _polls(world: World, url: str, database_url: str) -> Run:
+    requests = [get(url, f"/jobs/{job.id}", token(job.email)) for job in some_jobs(database_url, 10)]
+    seconds = QUICK_POLL_SECONDS if world.quick else POLL_SECONDS
+
+    def run() -> float:
+        return percentile(closed_loop(url, requests, connections=POLLERS, seconds=seconds).latencies_ms, 0.99)
+
+    return run
+
+
+def _while_uploading(polls: Run, url: str, pictures: Sequence[bytes]) -> Run:
+    def upload(ending: threading.Event, number: int) -> None:
+        headers = {"Authorization": f"Bearer {token(EMAIL)}"}
+        with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=60) as http:
+            while not ending.is_set():
+                files = {"image": ("me.jpg", pictures[number % len(pictures)], "image/jpeg")}
+                http.post("/jobs", files=files, data={"style": "CLASSIC"})
+                number += 1
+
+    def run() -> float:
+        ending = threading.Event()
+        uploads = [threading.Thread(target=upload, args=(ending, number)) for number in range(UPLOADS_AT_ONCE)]
+        for thread in uploads:
+            thread.start()
+        try:
+            return polls()
+        finally:
+            ending.set()
+            for thread in uploads:
+                thread.join()
+
+    return run
+
+
+def _pictures(wanted: int) -> list[bytes]:
+    """Of one face each and all different, as a telephone makes them."""
+    with Image.open(BytesIO(one_face())) as opened:
+        large = opened.convert("RGB").resize(SIZE, Image.Resampling.BICUBIC)
+    pictures = []
+    for number in range(wanted):
+        out = BytesIO()
+        ImageEnhance.Brightness(large).enhance(1 + number / 100).save(out, "JPEG", quality=90)
+        pictures.append(out.getvalue())
+    return pictures
