@@ -2,9 +2,11 @@
 
 import re
 import time
+from functools import cache
 from uuid import uuid4
 
 import structlog
+from prometheus_client import Counter, Histogram
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -63,7 +65,12 @@ def _route(scope: Scope) -> str:
 
 
 def _count(scope: Scope, method: str, status: int, began: float) -> None:
-    route = _route(scope)
-    HTTP_REQUESTS.labels(route, method, f"{status // 100}xx").inc()
+    requests, seconds = _counters(_route(scope), method, status // 100)
+    requests.inc()
     if b"wait=" not in scope["query_string"]:
-        HTTP_SECONDS.labels(route, method).observe(time.perf_counter() - began)
+        seconds.observe(time.perf_counter() - began)
+
+
+@cache  # of as many as there are routes, methods and hundreds
+def _counters(route: str, method: str, hundreds: int) -> tuple[Counter, Histogram]:
+    return HTTP_REQUESTS.labels(route, method, f"{hundreds}xx"), HTTP_SECONDS.labels(route, method)

@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-# I1, over the users of the newest entries and over as many from a random place on: within hours over all of a
+# I1, over the users of the newest entries and over as many from a random place on: within a day over all of a
 # million. A sum over one user reads that user's entries alone.
-LEDGER_ENTRIES = 500
-LEDGER_USERS = 500
+LEDGER_ENTRIES = 300
+LEDGER_USERS = 300
 
 _WORK = text("""
 SELECT p.status,
@@ -51,7 +51,7 @@ _LEDGER = text(f"""
 WITH wanted AS (
     (SELECT DISTINCT user_id FROM (SELECT user_id FROM ledger_entries ORDER BY id DESC LIMIT {LEDGER_ENTRIES}) newest)
     UNION
-    (SELECT id FROM users WHERE id >= gen_random_uuid() ORDER BY id LIMIT {LEDGER_USERS})
+    (SELECT id FROM users WHERE id >= (SELECT gen_random_uuid()) ORDER BY id LIMIT {LEDGER_USERS})
 )
 SELECT count(*) AS users,
        count(*) FILTER (WHERE u.credits <> coalesce(l.amount, 0) OR u.credits < 0) AS wrong
