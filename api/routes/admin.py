@@ -22,6 +22,7 @@ from shared.errors import InvalidRequest, NotFound
 from shared.job_story import NoOneJob, read_story
 from shared.models import ACTIVE_JOB, JobStatus
 from shared.queue import COLLECT_QUEUE, MAINTENANCE_QUEUE, START_QUEUE
+from shared.spending import Spending
 
 EXPORT_DAYS_MAX = 366
 router = APIRouter(prefix=PREFIX, include_in_schema=False)
@@ -35,7 +36,7 @@ async def show_overview(request: Request, parts: PartsDep, session: SessionDep, 
     async with session.begin():
         await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         overview = await session.run_sync(read_overview)
-        cost = await session.run_sync(parts.spending.month_cost)
+        cost = await session.run_sync(Spending(parts.settings).month_cost)  # with nothing remembered
         pause = await session.run_sync(spending.open_pause)
     queues = {
         name: await to_thread.run_sync(parts.queue.length, name)
