@@ -29,7 +29,7 @@ class Submission:
     style: Style
     role: Role | None
     idempotency_key: str | None
-    consent: str | None  # the version of the text that was agreed to
+    consent: str | None = None  # the version of the text that was agreed to
 
 
 class UploadsAtOnce:
