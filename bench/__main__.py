@@ -13,8 +13,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import growth, idle, in_flight, overhead, poll, recovery, saturation, submit, waiters
-from bench.charts import draw
+from bench import growth, idle, in_flight, overhead, poll, recovery, report, saturation, submit, waiters
+from bench.charts import chart_path, draw
 from bench.harness import Measured, Void, other_cores, pin
 from bench.world import World, world
 
@@ -30,7 +30,7 @@ MEASURES: Mapping[str, Callable[[World], Measured]] = {
     "P9": idle.measure,
 }
 RESULTS = Path(__file__).parent / "results"
-CHARTS = Path(__file__).parents[1] / "docs" / "images"
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
 def main() -> None:
@@ -89,8 +89,9 @@ def keep(measured: Mapping[str, Measured]) -> None:
         figures[name] = {line.key: round(line.value, 4) for line in found.lines}
         raw = {"title": found.title, "lines": [asdict(line) for line in found.lines], "seen": found.raw}
         (RESULTS / f"{name}.json").write_text(json.dumps(raw, indent=1, default=str) + "\n")
-        draw(found, CHARTS / f"bench-{name.lower()}.svg")
+        draw(found, chart_path(name))
     latest.write_text(json.dumps(dict(sorted(figures.items())), indent=1) + "\n")
+    report.write(PAGE, RESULTS)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,13 @@ mpl.rcParams["svg.fonttype"] = "none"
 
 from matplotlib import pyplot  # noqa: E402 - after the backend was chosen
 
+CHARTS = Path(__file__).parents[1] / "docs" / "images"
 OURS, THEIRS = "#8a4b3c", "#b9b2a8"
+
+
+def chart_path(name: str) -> Path:
+    """Where the chart of a measure lies."""
+    return CHARTS / f"bench-{name.lower()}.svg"
 
 
 def draw(found: Measured, path: Path) -> None:

@@ -64,6 +64,7 @@ def measure(world: World) -> Measured:
             world.peer("naive_submit", {**environment, "DATA_DIR": str(folder), "JWT_SECRET": SECRET})
         )
         parts = _Parts(environment, naive.url)
+        running.callback(parts.close)
         seen: dict[str, list[float]] = {"ours": [], "parts": [], "naive": []}
 
         def submitting(name: str, url: str) -> Run:
@@ -115,6 +116,8 @@ class _Parts:
         self._engine = make_engine(self._settings.database_url)
         self._storage = DiskStorage(self._settings.data_dir / "objects")
         self._receiver = receiver
+        self._loop = asyncio.Runner()
+        self._checker = AzureFaceChecker(self._settings)  # keeps its connection, as ours does
         self.seen: dict[str, list[float]] = {"receive": [], "decode": [], "face": [], "put": [], "commit": []}
 
     def ms(self, picture: bytes) -> float:
@@ -140,12 +143,12 @@ class _Parts:
         return sum(took[-1] for took in self.seen.values())
 
     def _look(self, portrait: Portrait) -> None:
-        async def look() -> None:
-            checker = AzureFaceChecker(self._settings)
-            await checker.check(portrait.jpeg, portrait.width, portrait.height)
-            await checker.close()
+        self._loop.run(self._checker.check(portrait.jpeg, portrait.width, portrait.height))
 
-        asyncio.run(look())
+    def close(self) -> None:
+        self._loop.run(self._checker.close())
+        self._loop.close()
+        self._engine.dispose()
 
     def _commit(self) -> None:
         with Session(self._engine) as session, session.begin():

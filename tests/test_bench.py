@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as bench
+from bench import charts, report
 from bench.charts import draw
 from bench.harness import (
     COMPARISONS,
@@ -107,13 +108,23 @@ def test_a_percentile_is_a_value_that_was_seen() -> None:
 
 def test_the_figures_are_kept_beside_those_of_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "RESULTS", tmp_path)
-    monkeypatch.setattr(bench, "CHARTS", tmp_path)
+    monkeypatch.setattr(charts, "CHARTS", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{report.BEGIN}\nolder figures\n{report.END}\nafter\n")
+    monkeypatch.setattr(bench, "PAGE", page)
     line = Line("ratio_a", "polls", 0.851234, Must(">=", 0.85))
     bench.keep({"P1": Measured("Polls", [line], raw={"seen": [1, 2]}, bars={"ours": 2, "a peer": 1}, unit="/s")})
     bench.keep({"P9": Measured("Memory", [Line("pss_mb", "idle", 251, Must("<=", 250))])})
     assert json.loads((tmp_path / "latest.json").read_text()) == {"P1": {"ratio_a": 0.8512}, "P9": {"pss_mb": 251}}
     assert json.loads((tmp_path / "P1.json").read_text())["seen"] == {"seen": [1, 2]}
     assert (line.met, Must("<=", 250).met(251)) == (True, False)
+    told = page.read_text()
+    assert told.startswith("before\n")
+    assert told.endswith("after\n")
+    assert "older figures" not in told
+    assert "![Polls](bench-p1.svg)" in told
+    assert "| polls |  |  |  | 0.851 | >= 0.85 | yes |" in told
+    assert "### P9: Memory" in told
     first = (tmp_path / "bench-p1.svg").read_bytes()
     draw(Measured("Polls", [], bars={"ours": 2, "a peer": 1}, unit="/s"), tmp_path / "again.svg")
     assert (tmp_path / "again.svg").read_bytes() == first, "the same figures draw the same chart"
