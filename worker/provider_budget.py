@@ -36,8 +36,8 @@ REDIS_TIMEOUT_SECONDS = 0.5
 LEFT_ALONE_SECONDS = 5.0  # after a failure of Redis
 AWAY_SHARE = 0.1  # of the pace, for each process while Redis is away: ten of them are within the limit together
 
-RATE_SHARE = 0.97
-BURST_SHARE = 0.015
+RATE_SHARE = 0.96
+BURST_SHARE = 0.024
 FIRST_LEVEL_SHARE = 0.01
 FIRST_LEVEL_MAX = 4  # the photos of one job
 
