@@ -18,7 +18,7 @@ import worker.generation
 import worker.sweeper
 from api.changes import JobChanges
 from api.rate_limit import RateLimits
-from shared import attempts, credits, jobs, loose_objects, photos
+from shared import attempts, credits, deletion, jobs, loose_objects, photos
 from shared.change_notes import ChangeNotes
 from shared.disk_storage import DiskStorage
 from shared.queue import JobQueue
@@ -29,6 +29,7 @@ TRANSACTIONS = {
     credits: ("provision_user",),
     jobs: ("accept", "settle_overdue", "cancel"),
     loose_objects: ("expect", "let_go", "take_due", "forget"),
+    deletion: ("confirm",),
     photos: (
         "claim",
         "renew",

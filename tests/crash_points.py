@@ -246,7 +246,12 @@ JOURNEYS = {
     "delete what is loose": Journey(
         "delete_loose_objects",
         _something_loose,
-        ("commit of loose_objects.take_due", "storage.delete", "commit of loose_objects.forget"),
+        (
+            "commit of loose_objects.take_due",
+            "storage.delete",
+            "commit of loose_objects.forget",
+            "commit of deletion.confirm",
+        ),
     ),
     "close": Journey(
         "close", _canceled, ("predictor.cancel", "commit of attempts.end"), ends=JobStatus.CANCELED
