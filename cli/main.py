@@ -3,6 +3,7 @@
 import typer
 
 from cli import (
+    account,
     audit,
     credits,
     demo,
@@ -45,6 +46,7 @@ jobs.register(app)
 pause.register(app)
 staff.register(app)
 service_token.register(app)
+account.register(app)
 audit.register(app)
 queue.register(app)
 storage.register(app)

@@ -113,7 +113,9 @@ def _delete(session: Session, job: Job, deletion_id: UUID) -> Settlement | None:
     """The caller holds the job's row lock."""
     settlement = jobs.cancel(session, job.user_id, job.id) if job.status in ACTIVE_JOB else None
     let_go = loose_objects.let_all_go(session, _kept_keys(session, job), deletion_id)
-    let_go += loose_objects.hurry(session, _keys_on_their_way(session, job.id), deletion_id)
+    # Where a worker may just be putting a photo of this job, or have put one before it died.
+    on_their_way = [f"photos/{job.id}/", f"thumbnails/{job.id}/"]
+    let_go += loose_objects.hurry(session, on_their_way, deletion_id)
     session.execute(
         update(Deletion)
         .where(Deletion.id == deletion_id)
@@ -129,16 +131,6 @@ def _kept_keys(session: Session, job: Job) -> list[str]:
     rows = session.execute(select(Photo.object_key, Photo.thumbnail_key).where(Photo.job_id == job.id)).all()
     keys = [key for row in rows for key in row if key is not None]
     return keys if job.portrait_deleted_at is not None else [*keys, portrait_key(job.portrait_id)]
-
-
-def _keys_on_their_way(session: Session, job_id: UUID) -> list[str]:
-    """Where a worker may just be putting a photo of this job, or have put one before it died."""
-    tried = select(Photo.slot, Attempt.id).join(Attempt, Attempt.photo_id == Photo.id).where(Photo.job_id == job_id)
-    return [
-        f"{folder}/{job_id}/{slot}/{attempt_id}"
-        for slot, attempt_id in session.execute(tried)
-        for folder in ("photos", "thumbnails")
-    ]
 
 
 def _forget(session: Session, job_id: UUID) -> None:

@@ -49,15 +49,18 @@ def let_all_go(session: Session, object_keys: Iterable[str], deletion_id: UUID |
     return len(rows)
 
 
-def hurry(session: Session, object_keys: Iterable[str], deletion_id: UUID) -> int:
-    """Those of these keys that are expected will never be promised: delete now what lies there; how many.
+def hurry(session: Session, prefixes: Iterable[str], deletion_id: UUID) -> int:
+    """Keys that begin so and are expected will never be promised: delete now what lies there; how many.
 
     A worker that died, or one that still puts, cannot be told apart. So the object is deleted again and again until the
     key's time has come, and only then forgotten.
     """
     hurried = session.scalars(
         update(LooseObject)
-        .where(LooseObject.object_key.in_(list(object_keys)), LooseObject.delete_after > db_now())
+        .where(
+            or_(*(LooseObject.object_key.startswith(prefix, autoescape=True) for prefix in prefixes)),
+            LooseObject.delete_after > db_now(),
+        )
         .values(again_after=LooseObject.delete_after, delete_after=db_now(), deletion_id=deletion_id)
         .returning(LooseObject.object_key)
         .execution_options(synchronize_session=False)

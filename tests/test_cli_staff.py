@@ -111,3 +111,25 @@ def test_a_grant_by_command_is_written_down_too(engine: Engine) -> None:
         ("credits.granted", "min", EMAIL.lower(), told),
         ("credits.grant_repeated", "min", EMAIL.lower(), told),
     ]
+
+
+@pytest.mark.usefixtures("place")
+def test_an_account_is_deleted_at_its_users_wish_once(engine: Engine) -> None:
+    said("credits", "grant", EMAIL, "3", "--reference", "order-1")
+    asked = CliRunner().invoke(app, ["account", "delete", EMAIL], input="n\n")
+    assert asked.exit_code == 1
+    assert f"Delete {EMAIL.lower()} with all pictures and 5 credits?" in asked.output
+    with engine.connect() as connection:
+        user_id = connection.execute(
+            text("SELECT id FROM users WHERE email = :email"), {"email": EMAIL.lower()}
+        ).scalar()
+    assert "Nobody can sign in" in said("account", "delete", str(user_id), "--yes", "--actor", "min")
+    for named in (EMAIL, str(user_id)):
+        done = run("account", "delete", named, "--yes")
+        assert (done.exit_code, done.stderr) == (1, f"There is no user {named}.\n")
+    with engine.connect() as connection:
+        kept = connection.execute(text("SELECT email, credits FROM users WHERE id = :id"), {"id": user_id}).one()
+        wish = connection.execute(text("SELECT kind FROM deletions WHERE user_id = :id"), {"id": user_id}).all()
+    assert (kept.email.startswith("deleted-"), kept.credits) == (True, 5)
+    assert wish == [("ACCOUNT",)]
+    assert [(name, actor) for name, actor, _, _ in actions(engine)][-1] == ("account.deleted", "min")
