@@ -5,6 +5,7 @@ package is only the carrier: it is looked up, never imported.
 """
 
 import hashlib
+import importlib.util
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -63,23 +64,15 @@ class FaceDetector:
     """
 
     def __init__(self, model_path: Path | None = None) -> None:
-        try:
-            import cv2  # noqa: PLC0415 - production installs do without it
-            import numpy  # noqa: PLC0415
-        except ImportError as error:
+        if any(importlib.util.find_spec(package) is None for package in ("cv2", "numpy")):
             raise FaceDetectorUnavailable(
                 "Looking for faces on this machine needs OpenCV: install the optional group `embedded` "
                 "(pip install 'cuggu-photos[embedded]'), or choose services that do without it."
-            ) from error
-        self._cv2: Any = cv2
-        self._numpy: Any = numpy
-        cv2.setNumThreads(1)  # two pictures side by side are enough; OpenCV would take every core for each
+            )
         self._model = _read_model(model_path)
         self._own = threading.local()
-        try:
-            self._new_network()
-        except self._cv2.error as error:
-            raise FaceDetectorUnavailable(f"{model_path or MODEL_FILE} is not a YuNet model in ONNX format.") from error
+        if model_path is not None:  # the other one is known by its hash
+            self._try_network(model_path)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="face-detector")
 
     def detect(self, rgb: Image.Image) -> list[DetectedFace]:
@@ -90,30 +83,43 @@ class FaceDetector:
         """
         return self._threads.submit(self._detect, rgb).result()
 
+    def _try_network(self, model_path: Path) -> None:
+        import cv2  # noqa: PLC0415
+
+        try:
+            self._new_network()
+        except cv2.error as error:
+            raise FaceDetectorUnavailable(f"{model_path} is not a YuNet model in ONNX format.") from error
+
     def _detect(self, rgb: Image.Image) -> list[DetectedFace]:
+        # Here, not above: 17 MB with the network, which a process that has not looked yet does without (measured).
+        import cv2  # noqa: PLC0415
+        import numpy as np  # noqa: PLC0415
+
         if not hasattr(self._own, "network"):
             self._own.network = self._new_network()
         scale = min(1.0, _LONG_SIDE_PX / max(rgb.size))
         width, height = (max(1, round(side * scale)) for side in rgb.size)
         seen = rgb.convert("RGB").resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-        canvas = self._numpy.zeros(
-            (max(height, _SHORTEST_CANVAS_SIDE_PX), max(width, _SHORTEST_CANVAS_SIDE_PX), 3), self._numpy.uint8
-        )
-        canvas[:height, :width] = self._numpy.asarray(seen)[:, :, ::-1]  # OpenCV wants blue first
+        canvas = np.zeros((max(height, _SHORTEST_CANVAS_SIDE_PX), max(width, _SHORTEST_CANVAS_SIDE_PX), 3), np.uint8)
+        canvas[:height, :width] = np.asarray(seen)[:, :, ::-1]  # OpenCV wants blue first
         self._own.network.setInputSize((canvas.shape[1], canvas.shape[0]))
         try:
             _, rows = self._own.network.detect(canvas)
-        except self._cv2.error as error:
+        except cv2.error as error:
             raise FaceDetectorUnavailable(f"OpenCV could not look at the picture: {error}") from error
         faces = [_face(row.tolist(), rgb.width / width, rgb.height / height, rgb.size) for row in _rows(rows)]
         return sorted((face for face in faces if face.area > 0), key=lambda face: face.area, reverse=True)
 
     def _new_network(self) -> Any:
-        numpy = self._numpy
-        return self._cv2.FaceDetectorYN.create(
+        import cv2  # noqa: PLC0415
+        import numpy as np  # noqa: PLC0415
+
+        cv2.setNumThreads(1)  # two pictures side by side are enough; OpenCV would take every core for each
+        return cv2.FaceDetectorYN.create(
             "onnx",
-            numpy.frombuffer(self._model, numpy.uint8),
-            numpy.empty(0, numpy.uint8),
+            np.frombuffer(self._model, np.uint8),
+            np.empty(0, np.uint8),
             (_LONG_SIDE_PX, _LONG_SIDE_PX),
             LIKELY_SCORE,
             _OVERLAP,

@@ -195,7 +195,7 @@ def test_a_preview_whose_turn_does_not_come_is_not_made(tmp_path: Path, monkeypa
         assert done.wait(60)
         return b"a photo"
 
-    monkeypatch.setattr(preview_predictor, "render_preview", slow)
+    monkeypatch.setattr(preview_predictor, "_draw", slow)
     predictor = PreviewPredictor(settings_for(tmp_path))
     with ThreadPoolExecutor(2) as threads:
         try:

@@ -16,19 +16,17 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
 from uuid import UUID
 
-import numpy as np
 import structlog
 from PIL import Image
 
-from shared.face_detector import FaceDetector, FaceDetectorUnavailable
+from shared.face_detector import DetectedFace, FaceDetector, FaceDetectorUnavailable
 from shared.settings import Settings
 from shared.styles import VARIATIONS, Style
 from worker.predictor import Gone, Never, NotYet, Prediction, PredictionOrder, PredictionState
-from worker.preview.compose import render_preview
-from worker.preview.framing import Face
 
 KEPT_FOR = timedelta(hours=1)  # as long as Replicate keeps outputs (Replicate docs: data retention)
 
@@ -69,6 +67,8 @@ class PreviewPredictor:
     model = "preview"
 
     def __init__(self, settings: Settings) -> None:
+        if any(find_spec(package) is None for package in ("cv2", "numpy")):
+            raise ModuleNotFoundError("PREDICTOR=preview draws with OpenCV: install the optional group `embedded`")
         self._folder = settings.data_dir / "previews"
         self._delay = timedelta(seconds=settings.preview_seconds)
         self._detector = _open_detector(settings.face_model_path)
@@ -150,9 +150,8 @@ class PreviewPredictor:
     def probe(self) -> str:
         """Render one photo in memory and touch the folder."""
         began = time.perf_counter()
-        grey = np.full((400, 300, 3), 160, np.uint8)
         try:
-            render_preview(grey, None, Style.CLASSIC, 0, 1)
+            _draw(Image.new("RGB", (300, 400), (160, 160, 160)), None, Style.CLASSIC, 0, 1)
             self._folder.mkdir(parents=True, exist_ok=True)
             _write_whole(self._folder / f".probe-{secrets.token_hex(8)}", b"").unlink()
         except OSError as error:
@@ -168,10 +167,10 @@ class PreviewPredictor:
         with Image.open(io.BytesIO(body), formats=["JPEG"]) as picture:
             portrait = picture.convert("RGB")
         face = self._face(portrait)
-        photo = render_preview(np.asarray(portrait), face, Style[order.style], order.slot, order.seed)
+        photo = _draw(portrait, face, Style[order.style], order.slot, order.seed)
         return photo, round(time.perf_counter() - began, 3)
 
-    def _face(self, portrait: Image.Image) -> Face | None:
+    def _face(self, portrait: Image.Image) -> DetectedFace | None:
         if self._detector is None:
             return None
         try:
@@ -179,9 +178,7 @@ class PreviewPredictor:
         except FaceDetectorUnavailable as error:
             log.warning("preview.face_not_sought", reason=str(error))
             return None
-        if not faces:
-            return None
-        return Face(faces[0].left, faces[0].top, faces[0].width, faces[0].height)
+        return faces[0] if faces else None
 
     def _prediction(self, prediction_id: str, record: _Record) -> Prediction:
         created_at = datetime.fromisoformat(record.created_at)
@@ -224,6 +221,17 @@ class PreviewPredictor:
                     path.unlink()
             except FileNotFoundError:  # another process sweeps too
                 continue
+
+
+def _draw(portrait: Image.Image, face: DetectedFace | None, style: Style, slot: int, seed: int) -> bytes:
+    # Here, not above: OpenCV and the drawing are 15 MB, which a worker that has not drawn yet does without (measured).
+    import numpy as np  # noqa: PLC0415
+
+    from worker.preview.compose import render_preview  # noqa: PLC0415
+    from worker.preview.framing import Face  # noqa: PLC0415
+
+    main = Face(face.left, face.top, face.width, face.height) if face else None
+    return render_preview(np.asarray(portrait), main, style, slot, seed)
 
 
 def _open_detector(model_path: Path | None) -> FaceDetector | None:
