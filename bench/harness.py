@@ -157,18 +157,18 @@ def as_raw(comparison: Comparison) -> dict[str, Any]:
 # --- What is read off processes
 
 
+_ALL = frozenset(os.sched_getaffinity(0))  # before anybody is pinned
+_SERVERS = {min(_ALL)}
+
+
 def server_cores() -> set[int]:
     """Where what is measured runs, alone."""
-    return {min(os.sched_getaffinity(os.getpid()))}
+    return _SERVERS
 
 
 def other_cores() -> set[int]:
     """Where the load, the database and the vendors' doubles run: all that is left, on two cores the other one."""
-    return _OTHERS
-
-
-_ALL = os.sched_getaffinity(0)
-_OTHERS = _ALL - {min(_ALL)} or _ALL
+    return set(_ALL - _SERVERS or _ALL)
 
 
 def pin(pid: int, cores: set[int]) -> None:

@@ -1,6 +1,9 @@
 """The harness of the benchmarks: its arithmetic, and what makes a figure void."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +25,10 @@ from bench.harness import (
     Void,
     compare,
     judged,
+    other_cores,
     percentile,
+    pin,
+    server_cores,
 )
 
 
@@ -98,6 +104,20 @@ def test_a_round_with_an_error_does_not_count() -> None:
     assert len(comparison.voided) == SPARE_ROUNDS
     with pytest.raises(Void, match="500 Internal Server Error"):
         compare(lambda: 4.0, {"peer": peer(SPARE_ROUNDS + 1)})
+
+
+def test_what_is_measured_keeps_a_core_for_itself() -> None:
+    """Also once the harness has gone to the others', from where it starts everything."""
+    before = os.sched_getaffinity(0)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        pin(os.getpid(), other_cores())
+        pin(child.pid, server_cores())
+        assert os.sched_getaffinity(child.pid) == {min(before)}
+        assert len(before) == 1 or not os.sched_getaffinity(child.pid) & os.sched_getaffinity(0)
+    finally:
+        os.sched_setaffinity(0, before)
+        child.communicate(b"\n")
 
 
 def test_a_percentile_is_a_value_that_was_seen() -> None:

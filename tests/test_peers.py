@@ -1,5 +1,6 @@
 """What we are compared with really works: each program under bench/peers makes a whole job, on real processes."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,12 +9,18 @@ from signal import SIGTERM
 from typing import Any
 
 import httpx
+import jwt
 import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
-from cli.processes import end_child, start_child
+from cli.processes import end_child, free_port, start_child
+from cli.readiness import answers
 from cli.stack import COMMANDS
 from cli.vendors import doubled_vendors
+from shared.models import User
 from tests import photos as pictures
+from tests.rows import accepted_job
 from tests.stack import RunningStack
 from tests.test_embedded import wait_until
 
@@ -66,3 +73,25 @@ def test_plain_celery_makes_a_job_and_gives_the_credit_back_when_it_cannot(
             http.headers["X-User"] = "c@example.com"
             assert ended(submit("MODERN").json()["id"]) == {"status": "FAILED", "urls": []}
             assert http.get("/me").json() == {"credits": 1}
+
+
+def test_the_bare_and_the_tutorial_s_poll_answer_with_the_job(
+    engine: Engine, database_url: str, tmp_path: Path
+) -> None:
+    user_id, job_id, _ = accepted_job(engine)
+    with Session(engine) as session:
+        email = session.get_one(User, user_id).email
+    secret = "what both sides know, and nobody else does"
+    claims = {"email": email, "aud": "cuggu-photos"}
+    headers = {"Authorization": f"Bearer {jwt.encode(claims, secret, 'HS256')}"}
+    for name in ("bare_poll", "orm_poll"):
+        port = free_port()
+        env = {**os.environ, "DATABASE_URL": database_url, "JWT_SECRET": secret, "API_PORT": str(port)}
+        peer = start_child([sys.executable, "-m", f"bench.peers.{name}"], log=tmp_path / name, env=env)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until(lambda url=url: answers(f"{url}/readyz"), 60)
+            job = httpx.get(f"{url}/jobs/{job_id}", headers=headers, trust_env=False).raise_for_status().json()
+            assert (job["id"], job["status"]) == (str(job_id), "QUEUED")
+        finally:
+            end_child(peer, SIGTERM, 10)
