@@ -5,10 +5,10 @@ package is only the carrier: it is looked up, never imported.
 """
 
 import hashlib
-import importlib.util
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,12 @@ class DetectedFace:
         return self.width * self.height
 
 
+def opencv_is_installed() -> bool:
+    """Whether it could be loaded. Nothing is, and a thread that is just loading it is no matter."""
+    # Not `find_spec`, which asks the module: OpenCV is half a module while it loads (met as `cv2.__spec__ is None`).
+    return all(PathFinder.find_spec(package) is not None for package in ("cv2", "numpy"))
+
+
 class FaceDetector:
     """One per process; may be called from any thread.
 
@@ -64,7 +70,7 @@ class FaceDetector:
     """
 
     def __init__(self, model_path: Path | None = None) -> None:
-        if any(importlib.util.find_spec(package) is None for package in ("cv2", "numpy")):
+        if not opencv_is_installed():
             raise FaceDetectorUnavailable(
                 "Looking for faces on this machine needs OpenCV: install the optional group `embedded` "
                 "(pip install 'cuggu-photos[embedded]'), or choose services that do without it."

@@ -69,9 +69,9 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(http: httpx.AsyncClient, engine: Engine) -> Desk:
+async def desk(http: httpx.AsyncClient, engine: Engine, settings: Settings) -> Desk:
     with Session(engine) as session, session.begin():
-        staff.add(session, Actor.command("a test"), STAFF, 2)
+        staff.add(session, Actor.command("a test"), STAFF, settings)
     return await Desk(http, engine, STAFF).sign_in()
 
 

@@ -31,7 +31,7 @@ from tests.test_cli_generate import ScriptedApi
 
 EMAIL = "kim@example.com"
 SECRET = "an-unmistakable-secret"
-PARTS = ["database", "redis", "storage", "faces", "generator", "webhooks", "site"]
+PARTS = ["database", "redis", "storage", "faces", "generator", "labels", "webhooks", "site"]
 
 
 @pytest.fixture

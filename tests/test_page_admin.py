@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from api.errors import PROBLEMS
 from shared import credits, spending, staff
+from shared.settings import Settings
 from shared.staff_actions import Actor
 from tests.page_stack import PageStack
 from tests.visitor import Visitor
@@ -49,14 +50,14 @@ def history(engine: Engine) -> None:
         session.execute(text(_HISTORY), {"email": EVIL})
 
 
-def become_staff(engine: Engine, visitor: Visitor) -> None:
+def become_staff(engine: Engine, visitor: Visitor, settings: Settings) -> None:
     with Session(engine) as session, session.begin():
-        staff.add(session, ACTOR, visitor.email, 2)
+        staff.add(session, ACTOR, visitor.email, settings)
 
 
 @pytest.mark.parametrize("phone", [True, False])
 def test_the_pages_read_well_and_can_be_used_by_everybody(
-    browser: Browser, page_stack: PageStack, shots: Path, phone: bool
+    browser: Browser, page_stack: PageStack, offline_settings: Settings, shots: Path, phone: bool
 ) -> None:
     engine = page_stack.worker.engine
     history(engine)
@@ -64,7 +65,7 @@ def test_the_pages_read_well_and_can_be_used_by_everybody(
         visitor.sign_in()
         job_id = visitor.ask("VINTAGE")
         page_stack.store(visitor.job(job_id), 0, 1)
-        become_staff(engine, visitor)
+        become_staff(engine, visitor, offline_settings)
         page = visitor.page
         for path, name, title in (
             ("/admin", "overview", "Overview"),
@@ -85,11 +86,11 @@ def test_the_pages_read_well_and_can_be_used_by_everybody(
         visitor.looks_right("admin-user")
 
 
-def test_staff_grant_and_cancel_by_forms(browser: Browser, page_stack: PageStack) -> None:
+def test_staff_grant_and_cancel_by_forms(browser: Browser, page_stack: PageStack, offline_settings: Settings) -> None:
     with Visitor(browser, page_stack.api_url, phone=False, language="en") as visitor:
         visitor.sign_in()
         job_id = visitor.ask("CLASSIC")
-        become_staff(page_stack.worker.engine, visitor)
+        become_staff(page_stack.worker.engine, visitor, offline_settings)
         page = visitor.page
         page.goto("/admin")
         page.get_by_role("searchbox").fill(visitor.email[:10])
@@ -114,12 +115,12 @@ def test_staff_grant_and_cancel_by_forms(browser: Browser, page_stack: PageStack
 
 @pytest.mark.parametrize("language", ["ko", "en"])
 def test_the_page_tells_that_jobs_are_paused_and_takes_none(
-    browser: Browser, page_stack: PageStack, language: str
+    browser: Browser, page_stack: PageStack, offline_settings: Settings, language: str
 ) -> None:
     engine = page_stack.worker.engine
     with Visitor(browser, page_stack.api_url, language=language) as visitor:
         visitor.sign_in()
-        become_staff(engine, visitor)
+        become_staff(engine, visitor, offline_settings)
         page = visitor.page
         page.goto("/admin")
         page.locator("summary", has_text="Pause new jobs").click()
@@ -130,6 +131,7 @@ def test_the_page_tells_that_jobs_are_paused_and_takes_none(
             page.goto("/")
             visitor.give()
             visitor.choose_style("VINTAGE")
+            visitor.agree()
             visitor.press("submit")
             problem = PROBLEMS["paused"]
             told = page.locator("[data-part=told]")

@@ -16,14 +16,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from importlib.util import find_spec
 from pathlib import Path
 from uuid import UUID
 
 import structlog
 from PIL import Image
 
-from shared.face_detector import DetectedFace, FaceDetector, FaceDetectorUnavailable
+from shared.face_detector import DetectedFace, FaceDetector, FaceDetectorUnavailable, opencv_is_installed
 from shared.settings import Settings
 from shared.styles import VARIATIONS, Style
 from worker.predictor import Gone, Never, NotYet, Prediction, PredictionOrder, PredictionState
@@ -67,7 +66,7 @@ class PreviewPredictor:
     model = "preview"
 
     def __init__(self, settings: Settings) -> None:
-        if any(find_spec(package) is None for package in ("cv2", "numpy")):
+        if not opencv_is_installed():
             raise ModuleNotFoundError("PREDICTOR=preview draws with OpenCV: install the optional group `embedded`")
         self._folder = settings.data_dir / "previews"
         self._delay = timedelta(seconds=settings.preview_seconds)
