@@ -1,6 +1,5 @@
 """Chaos: 100 schedules of kills over the real processes, in which every promise holds; and the parts it is made of."""
 
-import select
 import socket
 import socketserver
 import threading
@@ -19,6 +18,7 @@ from tests.chaos.schedules import KILLS, Fault, draw
 from tests.chaos.storm import Course, Struck
 from tests.chaos.systems import End
 from tests.chaos.wire import DELAY_SECONDS, Trouble, Wire, wires
+from tests.readable import readable
 
 SCHEDULES = 100
 KILL_ACTS = {act for act, _ in KILLS}
@@ -114,7 +114,7 @@ class Caller:
         return self._socket.makefile("rb").readline() == line
 
     def hears_nothing(self) -> bool:
-        return select.select([self._socket], [], [], 0.2) == ([], [], [])
+        return not readable(self._socket, 0.2)
 
     def is_reset(self) -> bool:
         try:

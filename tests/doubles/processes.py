@@ -4,7 +4,6 @@ A double listens on a free loopback port and prints one JSON line once it does: 
 """
 
 import json
-import select
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
+
+from tests.readable import readable
 
 START_SECONDS = 30.0  # a cold import on a busy machine takes a few seconds
 STOP_SECONDS = 5.0
@@ -50,7 +51,7 @@ def _address(process: subprocess.Popen[bytes], log: IO[bytes], module: str) -> s
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         # A double ends its line in one write, so a readable pipe holds the whole line or the end of the stream.
-        if select.select([process.stdout], [], [], 0.5)[0]:
+        if readable(process.stdout, 0.5):
             line = process.stdout.readline()
             if not line:
                 break
