@@ -187,14 +187,20 @@ def _lifecycle_rules(settings: Settings) -> Iterator[dict[str, Any]]:
         "thumbnails": _photo_days(settings),
     }
     for folder, days in folders.items():
-        yield _rule(folder, f"{folder}/", Expiration={"Days": days})
-    yield _rule("versions", "", NoncurrentVersionExpiration={"NoncurrentDays": 1})
-    yield _rule("markers", "", Expiration={"ExpiredObjectDeleteMarker": True})
-    yield _rule("uploads", "", AbortIncompleteMultipartUpload={"DaysAfterInitiation": 1})
+        yield _rule(
+            folder,
+            folder,
+            Expiration={"Days": days},
+            NoncurrentVersionExpiration={"NoncurrentDays": 1},
+            AbortIncompleteMultipartUpload={"DaysAfterInitiation": 1},
+        )
+        # A rule of its own: S3 takes one word about expiration in each.
+        yield _rule(f"{folder}-markers", folder, Expiration={"ExpiredObjectDeleteMarker": True})
 
 
-def _rule(name: str, prefix: str, **what: Any) -> dict[str, Any]:
-    return {"ID": f"{PREFIX}{name}", "Filter": {"Prefix": prefix}, "Status": "Enabled", **what}
+def _rule(name: str, folder: str, **what: Any) -> dict[str, Any]:
+    """Of that folder alone: what else lies in the bucket is nobody's business here."""
+    return {"ID": f"{PREFIX}{name}", "Filter": {"Prefix": f"{folder}/"}, "Status": "Enabled", **what}
 
 
 def _portrait_days(settings: Settings) -> int:

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, text
 
 from shared.audit_findings import Finding, Offence
 from shared.photo_file import InvalidPhoto, read_photo
-from shared.storage import ObjectInfo, ObjectNotFound, ObjectStorage
+from shared.storage import FOLDERS, ObjectInfo, ObjectNotFound, ObjectStorage
 
 WITHOUT_ROW = "every object is promised by a row, or is due to be deleted"
 WITHOUT_OBJECT = "every object that a row promises is there, and is not due to be deleted"
@@ -145,10 +145,12 @@ class Stretch:
 def look_at_stretch(engine: Engine, storage: ObjectStorage, after: str, limit: int) -> Stretch:
     """Compare up to `limit` objects whose keys come after `after` with all rows of that stretch.
 
-    No transaction is open while the storage is asked. Raises StorageUnavailable.
+    Objects outside our folders are passed over: they can be no orphans of ours. No transaction is open while the
+    storage is asked. Raises StorageUnavailable.
     """
-    objects = list(islice(storage.list("", after), limit))
-    until = objects[-1].key if len(objects) == limit else None
+    listed = list(islice(storage.list("", after), limit))
+    until = listed[-1].key if len(listed) == limit else None
+    objects = [info for info in listed if info.key.startswith(FOLDERS)]
     with engine.connect() as connection:
         promises = [_Promise(*row) for row in connection.execute(_STRETCH, _stretch(after, until))]
     suspects = {

@@ -14,6 +14,9 @@ from shared.settings import Settings
 # No part starts with a dot, so a key can neither climb out of its directory nor meet a file still being written.
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,7}")
 
+# Where everything of ours lies. Whatever else a bucket holds is somebody else's, and never deleted.
+FOLDERS = ("photos/", "portraits/", "probe/", "thumbnails/")
+
 
 class ObjectNotFound(Exception):
     """There is no object under this key."""

@@ -79,11 +79,15 @@ def test_a_new_bucket_is_closed_encrypted_and_forgets(s3: Any, bucket: str) -> N
     (cors,) = s3.get_bucket_cors(Bucket=bucket)["CORSRules"]
     assert (cors["AllowedOrigins"], cors["AllowedMethods"]) == (["https://photos.example.com"], ["GET", "HEAD"])
     lifecycle = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
-    days = {rule["Filter"]["Prefix"]: rule["Expiration"]["Days"] for rule in lifecycle if rule["Filter"]["Prefix"]}
-    assert days == {"portraits/": 2, "photos/": 31, "thumbnails/": 31}
-    assert {"NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload"} <= {
-        key for rule in lifecycle for key in rule
-    }
+    folders = {"portraits/": 2, "photos/": 31, "thumbnails/": 31}
+    by_age = [rule for rule in lifecycle if "Days" in rule["Expiration"]]
+    assert {rule["Filter"]["Prefix"]: rule["Expiration"]["Days"] for rule in by_age} == folders
+    for rule in by_age:
+        assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
+        assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+    marked = {rule["Filter"]["Prefix"] for rule in lifecycle if rule["Expiration"].get("ExpiredObjectDeleteMarker")}
+    assert marked == set(folders), "and nothing is asked for the rest of the bucket"
+    assert len(lifecycle) == 6
 
 
 def test_what_was_loosened_is_found_and_mended_and_rules_of_others_stay(

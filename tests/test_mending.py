@@ -44,13 +44,26 @@ async def test_objects_that_no_row_promises_go_once_they_are_old(
 ) -> None:
     storage = whole(engine, settings, (await client.submit()).json())
     promised = [info.key for info in storage.list("")]
-    orphans = [f"photos/{uuid4()}/0/{uuid4()}", f"portraits/{uuid4()}", f"thumbnails/{uuid4()}/1/{uuid4()}", "stray"]
+    orphans = [f"photos/{uuid4()}/0/{uuid4()}", f"portraits/{uuid4()}", f"thumbnails/{uuid4()}/1/{uuid4()}"]
+    orphans.append("probe/1")
     for key in orphans:
         storage.put(key, b"?", "image/jpeg")
     assert sorted(look(engine, storage)) == sorted([*promised, *orphans]), "they may be on their way"
     grow_old(settings, *orphans)
     assert look(engine, storage) == promised
     assert not [finding for finding in audit(engine, storage).findings if not finding.proved]
+
+
+async def test_what_lies_outside_our_folders_is_somebody_elses(
+    client: Client, engine: Engine, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = whole(engine, settings, (await client.submit()).json())
+    theirs = ["invoices/2026/11.pdf", "a-photos/1", "zzz"]
+    for key in theirs:
+        storage.put(key, b"?", "application/pdf")
+    grow_old(settings, *theirs)
+    assert set(theirs) <= set(look(engine, storage))
+    assert [event for event in events(caplog) if event["event"].startswith("object")] == []
 
 
 async def test_a_row_whose_object_is_lost_says_so(
@@ -85,7 +98,7 @@ async def test_a_job_in_work_is_left_alone(client: Client, engine: Engine, setti
     job = (await client.submit()).json()
     storage = DiskStorage(settings.data_dir / "objects")
     storage.delete([info.key for info in storage.list("portraits/")])
-    storage.put("stray", b"?", "image/jpeg")
+    storage.put("photos/stray", b"?", "image/jpeg")
     look(engine, storage)
     assert (await client.get(f"/jobs/{job['id']}")).json()["portrait_url"] is not None
 
@@ -131,7 +144,7 @@ async def test_a_look_goes_on_where_another_stopped(
     monkeypatch.setattr(worker_mending, "OBJECTS_PER_STRETCH", 2)
     monkeypatch.setattr(worker_mending, "STEP_SECONDS", 0.0)  # one stretch
     storage = whole(engine, settings, (await client.submit()).json())
-    orphan = "zzz"
+    orphan = "thumbnails/zzz"
     storage.put(orphan, b"?", "image/jpeg")
     grow_old(settings, orphan)
     places = []
