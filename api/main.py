@@ -107,9 +107,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     async with AsyncExitStack() as closing:
-        engine = make_async_engine(settings.database_url, transaction_pooling=settings.database_transaction_pooling)
+        pooling = settings.database_transaction_pooling
+        engine = make_async_engine(settings.database_url, transaction_pooling=pooling)
         closing.push_async_callback(engine.dispose)
-        engine_in_threads = make_engine(settings.database_url, pool_size=1)  # connects when it is first used
+        # Connects when it is first used.
+        engine_in_threads = make_engine(settings.database_url, transaction_pooling=pooling, pool_size=1)
         closing.callback(engine_in_threads.dispose)
         sessions = async_sessionmaker(engine, expire_on_commit=False)
         redis = impatient_redis(settings.redis_url)

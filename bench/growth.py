@@ -55,7 +55,7 @@ class _History:
             _env_file=None, database_url=self.database_url, redis_url=servers["REDIS_URL"], log_level="WARNING"
         )
         configure_logging(self.settings)  # the sweep runs in this process
-        self.engine = make_engine(self.database_url)
+        self.engine = make_engine(self.database_url, transaction_pooling=False)
         running.callback(self.engine.dispose)
         self.sample = some_jobs(self.database_url, 20)
         self.last_page = heavy // PAGE - 1

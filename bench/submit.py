@@ -113,7 +113,7 @@ class _Parts:
 
     def __init__(self, environment: dict[str, str], receiver: str) -> None:
         self._settings = Settings(_env_file=None, **{name.lower(): value for name, value in environment.items()})
-        self._engine = make_engine(self._settings.database_url)
+        self._engine = make_engine(self._settings.database_url, transaction_pooling=False)
         self._storage = DiskStorage(self._settings.data_dir / "objects")
         self._receiver = receiver
         self._loop = asyncio.Runner()

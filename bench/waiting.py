@@ -149,7 +149,7 @@ def only_an_api(data_dir: Path) -> Iterator[Stack]:
 async def measure(stack: Stack, clients: int, idle_seconds: float, changes: int) -> dict[str, float]:
     settings = Settings(_env_file=None, database_url=stack.environment["DATABASE_URL"],
                         redis_url=stack.environment["REDIS_URL"])  # fmt: skip
-    engine = make_engine(settings.database_url, pool_size=8)
+    engine = make_engine(settings.database_url, transaction_pooling=False, pool_size=8)
     with engine.begin() as connection:
         job_ids = list(connection.execute(text(_JOBS), {"email": EMAIL, "count": clients}).scalars())
     api = Api(psutil.Process(stack.pid("api")))
@@ -253,7 +253,7 @@ def poll_cpu_ms(stack: Stack) -> float:
     settings = Settings(
         _env_file=None, **{name.lower(): stack.environment[name] for name in ("DATABASE_URL", "REDIS_URL")}
     )
-    engine = make_engine(settings.database_url)
+    engine = make_engine(settings.database_url, transaction_pooling=False)
     with engine.connect() as connection:
         job_ids = connection.scalars(text("SELECT id FROM jobs LIMIT 100")).all()
     engine.dispose()

@@ -165,7 +165,7 @@ def _attempts(job_id: UUID, database_url: str) -> list[dict[str, Any]]:
     from shared.database import make_engine  # noqa: PLC0415
     from shared.models import Attempt, Photo  # noqa: PLC0415
 
-    engine = make_engine(database_url, pool_size=1)
+    engine = make_engine(database_url, transaction_pooling=False, pool_size=1)
     try:
         with engine.connect() as connection:
             rows = connection.execute(

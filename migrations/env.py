@@ -54,7 +54,7 @@ def _migrate() -> None:
             return
 
 
-engine = make_engine(_address())
+engine = make_engine(_address(), transaction_pooling=False)
 with engine.connect() as connection:
     connection.exec_driver_sql("SET statement_timeout = 0")
     connection.exec_driver_sql(f"SELECT pg_advisory_lock({LOCK_KEY})")

@@ -76,7 +76,7 @@ def _connect_args(transaction_pooling: bool) -> dict[str, object]:
     return args | {"options": " ".join(f"-c {name}={value}" for name, value in (SESSION_SETTINGS | keepalives).items())}
 
 
-def make_engine(database_url: str, *, pool_size: int = 5, transaction_pooling: bool = False) -> Engine:
+def make_engine(database_url: str, *, transaction_pooling: bool, pool_size: int = 5) -> Engine:
     """For workers and the command line. Connections that died with a server are replaced at checkout."""
     return create_engine(
         driver_url(database_url),
@@ -88,7 +88,7 @@ def make_engine(database_url: str, *, pool_size: int = 5, transaction_pooling: b
     )
 
 
-def make_async_engine(database_url: str, *, pool_size: int = 10, transaction_pooling: bool = False) -> AsyncEngine:
+def make_async_engine(database_url: str, *, transaction_pooling: bool, pool_size: int = 10) -> AsyncEngine:
     """For the API."""
     return create_async_engine(
         driver_url(database_url),

@@ -51,7 +51,7 @@ class World:
     def __init__(self, settings: Settings, boundaries: Boundaries | None = None) -> None:
         self.settings = settings
         self.boundaries = boundaries
-        self.engine = make_engine(settings.database_url)
+        self.engine = make_engine(settings.database_url, transaction_pooling=False)
         self.storage = DiskStorage(settings.data_dir / "objects")
         self.notes = ChangeNotes(settings.redis_url)
         self.queue = JobQueue(make_celery(settings), settings.redis_url)

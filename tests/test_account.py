@@ -191,7 +191,7 @@ async def test_many_jobs_are_deleted_in_steps(
         credits.grant(session, user_id, 20, "plenty")
         for _ in range(10):
             jobs.accept(session, new_job(user_id))
-    other = make_engine(settings.database_url)
+    other = make_engine(settings.database_url, transaction_pooling=False)
     with Session(engine) as session, session.begin():
         deletion_id = deletion.leave(session, user_id, None)
     steps = 0

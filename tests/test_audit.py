@@ -152,7 +152,7 @@ def original(
         for setting in Settings.model_fields:
             patched.delenv(setting.upper(), raising=False)
         settings = Settings(_env_file=None, database_url=url, redis_url=servers.redis_url, data_dir=data_dir)
-    engine = make_engine(url)
+    engine = make_engine(url, transaction_pooling=False)
     world = World(engine, settings)
     fill(world)
     engine.dispose()
@@ -170,7 +170,7 @@ def full_world(
     postgres_admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     copied = {"database_url": servers.database_url(name), "data_dir": tmp_path / "copy"}
     shutil.copytree(original.settings.data_dir, copied["data_dir"])
-    engine = make_engine(str(copied["database_url"]))
+    engine = make_engine(str(copied["database_url"]), transaction_pooling=False)
     world = World(engine, original.settings.model_copy(update=copied))
     world.jobs, world.photos, world.users = dict(original.jobs), dict(original.photos), dict(original.users)
     yield world

@@ -41,7 +41,7 @@ def prepared(database_url: str) -> None:
 
 
 def test_without_the_setting_a_pooler_refuses_what_sessions_ask_for(pooled_url: str) -> None:
-    engine = make_engine(pooled_url)
+    engine = make_engine(pooled_url, transaction_pooling=False)
     with pytest.raises(OperationalError, match="options"):
         engine.connect()
     engine.dispose()

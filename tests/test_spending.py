@@ -247,7 +247,7 @@ async def test_a_new_month_begins_at_nothing(engine: Engine, settings: Settings,
         "CREATE OR REPLACE FUNCTION cuggu_now() RETURNS timestamptz LANGUAGE sql STABLE "
         "AS $$SELECT now() + interval '32 days'$$",
     )
-    later = make_engine(database_url)
+    later = make_engine(database_url, transaction_pooling=False)
     try:
         with Session(later) as session:
             month.refuse_if_paused(session)

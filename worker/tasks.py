@@ -4,6 +4,7 @@ from functools import cache
 from uuid import UUID
 
 from celery.signals import worker_init
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from shared.change_notes import ChangeNotes
@@ -37,15 +38,15 @@ from worker.steps import step
 from worker.watchdog import HEARTBEAT
 
 
+def _engine(pool_size: int) -> Engine:
+    settings = get_settings()
+    pooling = settings.database_transaction_pooling
+    return make_engine(settings.database_url, transaction_pooling=pooling, pool_size=pool_size)
+
+
 @cache
 def _sessions() -> sessionmaker[Session]:
-    settings = get_settings()
-    engine = make_engine(
-        settings.database_url,
-        pool_size=settings.worker_threads,
-        transaction_pooling=settings.database_transaction_pooling,
-    )
-    return sessionmaker(engine, expire_on_commit=False)
+    return sessionmaker(_engine(get_settings().worker_threads), expire_on_commit=False)
 
 
 @cache
@@ -89,7 +90,7 @@ def _site_webhook() -> SiteWebhook:
 
 @cache
 def _mending() -> Mending:
-    return Mending(make_engine(get_settings().database_url, pool_size=1), generation().storage)
+    return Mending(_engine(pool_size=1), generation().storage)
 
 
 @worker_init.connect
