@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,13 +76,6 @@ def hanging_server() -> Iterator[str]:
     """The address of a server that lets everybody connect and never says a word."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
-
-
-async def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Return when the condition holds. Raises TimeoutError."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what it looks at calls nobody
-            await asyncio.sleep(0.01)
 
 
 async def leaving(http: httpx.AsyncClient, request: httpx.Request, left: asyncio.Event, *, whole: bool = True) -> None:

@@ -1,6 +1,7 @@
 """What every test may ask for. Nothing here starts a server, or imports a driver, before a test asks."""
 
 import os
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -134,6 +135,9 @@ def redis_admin(servers: Servers) -> "Iterator[redis.Redis]":
 def redis_url(servers: Servers, redis_admin: "redis.Redis") -> Iterator[str]:
     """A Redis database of this test's own. Channels of pub/sub are the server's: name them by an id of yours."""
     yield from _own_redis(servers, redis_admin)
+    if "kombu.pools" in sys.modules:
+        # Celery's connections are kept by address for as long as the process lives, and no test has this one again.
+        sys.modules["kombu.pools"].reset()
 
 
 def _own_redis(servers: Servers, admin: "redis.Redis") -> Iterator[str]:
@@ -211,7 +215,7 @@ def stranger(http: "httpx.AsyncClient", settings: Settings) -> "Client":
 def engine(database_url: str) -> "Iterator[Engine]":
     from shared.database import make_engine
 
-    engine = make_engine(database_url)
+    engine = make_engine(database_url, transaction_pooling=False)
     yield engine
     engine.dispose()
 
@@ -228,7 +232,7 @@ def session(engine: "Engine") -> "Iterator[Session]":
 async def async_engine(database_url: str, anyio_backend: str) -> "AsyncIterator[AsyncEngine]":
     from shared.database import make_async_engine
 
-    engine = make_async_engine(database_url)
+    engine = make_async_engine(database_url, transaction_pooling=False)
     yield engine
     await engine.dispose()
 
@@ -287,7 +291,7 @@ def page_stack(
             data_dir = tmp_path_factory.mktemp("page")
             addresses = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
             stack = RunningStack(data_dir, {**addresses, **SETTINGS}, processes=("api",))
-            engine = make_engine(database_url)
+            engine = make_engine(database_url, transaction_pooling=False)
             try:
                 stack.begin()
                 yield PageStack(stack, HandWorker(engine, DiskStorage(stack.data_dir / "objects"), redis_url))

@@ -12,7 +12,7 @@ from shared.models import JobStatus
 from tests.crash_world import World
 from tests.doubles.replicate_process import DoubledReplicate
 from tests.photos import one_face
-from tests.test_embedded import wait_until
+from tests.waiting import wait_until
 
 Effects = tuple["str | Effects", ...]
 # Longer than a test takes, in the vendor's seconds: predictions then run until somebody cancels them.

@@ -6,7 +6,6 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 from cli.processes import end_child, free_port, start_child, tail
 from tests.browser import run_installer
 from tests.servers import locked
+from tests.waiting import wait_until
 
 START_SECONDS = 20
 
@@ -41,18 +41,17 @@ def pooler(database_url: str, folder: Path, lock: Path, *, server_connections: i
     argv = [program, *(("-u", "nobody") if os.geteuid() == 0 else ()), str(folder / "pgbouncer.ini")]
     process = start_child(argv, log=log, env={**os.environ, "LD_LIBRARY_PATH": libraries})
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise NoPooler(f"PgBouncer did not start:\n{tail(log)}") from None
-                time.sleep(0.05)
+        wait_until(lambda: _listens(port) or process.poll() is not None, START_SECONDS)
+        if not _listens(port):
+            raise NoPooler(f"PgBouncer did not start:\n{tail(log)}")
         yield f"postgresql://{parts.username}@127.0.0.1:{port}/{name}"
     finally:
         end_child(process, 15, 5)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _find(folder: Path) -> tuple[str, str]:

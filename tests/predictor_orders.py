@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from tests.photos import one_face
+from tests.waiting import wait_until
 from worker.predictor import Gone, NotYet, Prediction, PredictionOrder, PredictionState, Predictor
 
 
@@ -38,14 +39,16 @@ def started(predictor: Predictor, order: PredictionOrder, seconds: float = 20.0)
 
 def ended(predictor: Predictor, prediction_id: str, seconds: float = 20.0) -> Prediction:
     """The prediction once it runs no more."""
-    deadline = time.monotonic() + seconds
-    while True:
+
+    def look() -> Prediction | None:
         answer = predictor.fetch(prediction_id)
         assert not isinstance(answer, Gone), answer
-        if isinstance(answer, Prediction) and answer.state is not PredictionState.RUNNING:
-            return answer
-        assert time.monotonic() < deadline, f"{prediction_id} did not end within {seconds} s: {answer}"
-        time.sleep(0.02)
+        runs = isinstance(answer, NotYet) or answer.state is PredictionState.RUNNING
+        return None if runs else answer
+
+    answer = wait_until(look, seconds)
+    assert answer is not None
+    return answer
 
 
 def photo(predictor: Predictor, order: PredictionOrder) -> bytes:

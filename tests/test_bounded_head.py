@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,4 +74,3 @@ def send_on(client: socket.socket, beginning: bytes) -> None:
     client.sendall(beginning)
     for _ in range(500):
         client.sendall(b"a" * 100_000)
-        time.sleep(0.001)

@@ -24,8 +24,8 @@ from shared.settings import Settings
 from tests import photos as pictures
 from tests.doubles.receiver import receiver
 from tests.stack import RunningStack
-from tests.test_embedded import wait_until
 from tests.test_end_to_end import QUICK, Person, dial
+from tests.waiting import wait_until
 from tests.watched_redis import watched_redis
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.long]

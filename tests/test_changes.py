@@ -15,7 +15,7 @@ from api import changes as module
 from api.changes import JobChanges
 from api.redis_guard import RedisGuard, impatient_redis
 from shared.change_notes import CHANNEL
-from tests.api_client import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +90,7 @@ class Proxy:
         self._speaking = asyncio.Event()
         self._speaking.set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.pings = 0  # that the client has sent
 
     async def __aenter__(self) -> "Proxy":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -119,6 +120,7 @@ class Proxy:
         with suppress(ConnectionError):
             try:
                 while data := await source.read(4096):
+                    self.pings += data.count(b"PING")
                     await self._speaking.wait()
                     target.write(data)
                     await target.drain()
@@ -128,7 +130,7 @@ class Proxy:
 
 async def test_a_connection_that_fell_silent_is_replaced(redis_url: str) -> None:
     async with Proxy(redis_url) as proxy, subscribed(proxy.url) as changes:
-        await asyncio.sleep(0.5)
+        await until(lambda: proxy.pings >= 3)
         assert changes.listening, "pings keep a quiet connection"
         proxy.fall_silent()
         await until(lambda: not changes.listening)

@@ -18,7 +18,7 @@ from tests.chaos.schedules import KILLS, Fault, draw
 from tests.chaos.storm import Course, Struck
 from tests.chaos.systems import End
 from tests.chaos.wire import DELAY_SECONDS, Trouble, Wire, wires
-from tests.readable import readable
+from tests.waiting import readable
 
 SCHEDULES = 100
 KILL_ACTS = {act for act, _ in KILLS}

@@ -19,7 +19,8 @@ from PIL import Image
 from cli.processes import StartFailed
 from cli.vendors import doubled_vendors
 from shared.settings import Settings
-from tests.test_embedded import is_gone, wait_until
+from tests.test_embedded import is_gone
+from tests.waiting import wait_until
 
 SAMPLES = Path(__file__).parents[1] / "cli" / "sample"
 SECONDS = 170  # several processes start on shared cores

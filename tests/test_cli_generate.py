@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from cli.client import ApiProblem, Client, Course, Unreachable
 from cli.main import app
 from cli.processes import free_port
-from tests.test_embedded import wait_until
+from tests.waiting import wait_until
 
 Answer = tuple[int, dict[str, str], bytes]
 DROP: Answer = (0, {}, b"")  # cut the line without an answer

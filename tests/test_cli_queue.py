@@ -23,7 +23,7 @@ from shared.queue_figures import SweepNotes
 from shared.settings import Settings
 from tests.rows import accepted_job
 from tests.stack import RunningStack
-from tests.test_embedded import wait_until
+from tests.waiting import wait_until
 
 
 @pytest.fixture

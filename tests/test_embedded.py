@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,13 +18,7 @@ from cli.processes import StartFailed, end_child, start_child
 from shared.database import make_engine
 from tests.conftest import RUN_DIR
 from tests.servers import Servers
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
+from tests.waiting import wait_until
 
 
 def is_gone(pid: int) -> bool:
@@ -62,7 +54,7 @@ def test_postgres_keeps_its_data_through_a_kill_a_restart_and_a_new_run(data_dir
     assert is_gone(pid)
     with EmbeddedPostgres(data_dir, durable=False) as postgres:
         assert execute(postgres.url, "SELECT count(*) FROM kept") == [(2,)]
-        engine = make_engine(postgres.url)
+        engine = make_engine(postgres.url, transaction_pooling=False)
         with engine.connect() as connection:
             assert connection.exec_driver_sql("SHOW fsync").scalar() == "off"
         engine.dispose()

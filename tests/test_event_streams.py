@@ -14,9 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api import live_events as module
 from shared.change_notes import ChangeNotes
 from shared.settings import Settings
-from tests.api_client import Client, application, finish, refused, serve, until
+from tests.api_client import Client, application, finish, refused, serve
 from tests.event_reader import Event, following
 from tests.stack import RunningStack
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import MutableMapping
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, MutableMapping
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,7 +20,8 @@ from shared.photo_file import prepare_photo
 from shared.settings import Settings
 from shared.storage import StoredObject
 from tests import photos as pictures
-from tests.api_client import Client, application, events, finish, hanging_server, leaving, refused, serve, until
+from tests.api_client import Client, application, events, finish, hanging_server, leaving, refused, serve
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -119,11 +120,28 @@ async def test_what_is_not_known_or_has_ended_is_not_waited_for(client: Client) 
 
 async def held(client: Client, job: dict[str, Any], seconds: int = 60) -> "asyncio.Task[httpx.Response]":
     """A request that waits for a change of the job, once it does."""
-    changes = application(client.http).state.parts.changes
-    waiting = asyncio.create_task(client.get(f"/jobs/{job['id']}?wait={seconds}"))
-    await until(lambda: UUID(job["id"]) in changes._watches)
-    await asyncio.sleep(0.2)  # so that it has looked: were it late, it would only make the test easier
+    with counted_looks(client) as looks:
+        waiting = asyncio.create_task(client.get(f"/jobs/{job['id']}?wait={seconds}"))
+        await until(lambda: looks)
     return waiting
+
+
+@contextmanager
+def counted_looks(client: Client) -> Iterator[list[UUID]]:
+    """The jobs that a poll has looked at by now; what it found does not make it wait before it waits for a change."""
+    polls, looks = application(client.http).state.parts.polls, list[UUID]()
+    look = polls.look
+
+    async def noted(caller: Any, job_id: UUID, language: str) -> RenderedJob:
+        seen: RenderedJob = await look(caller, job_id, language)
+        looks.append(job_id)
+        return seen
+
+    polls.look = noted
+    try:
+        yield looks
+    finally:
+        del polls.look
 
 
 async def test_a_note_ends_the_wait_at_once(client: Client, engine: Engine, settings: Settings) -> None:
@@ -182,10 +200,11 @@ async def test_a_client_that_left_is_not_waited_for(client: Client) -> None:
     job = (await client.submit()).json()
     left = asyncio.Event()
     request = client.http.build_request("GET", f"/jobs/{job['id']}?wait=60", headers=client.headers)
-    waiting = asyncio.create_task(leaving(client.http, request, left))
-    await until(lambda: UUID(job["id"]) in changes._watches)
-    await asyncio.sleep(0.2)
+    with counted_looks(client) as looks:
+        waiting = asyncio.create_task(leaving(client.http, request, left))
+        await until(lambda: looks)
     assert not waiting.done()
+    assert list(changes._watches) == [UUID(job["id"])]
     left.set()
     async with asyncio.timeout(1):
         await waiting

@@ -21,7 +21,7 @@ from tests.photos import one_face
 from tests.rows import accepted_job, money_is_right
 from tests.scripted_predictor import ScriptedPredictor
 from tests.stack import RunningStack
-from tests.test_embedded import wait_until
+from tests.waiting import wait_until
 from worker.generation import Generation
 from worker.predictor import PredictionOrder
 

@@ -19,7 +19,7 @@ from shared.jobs import Settlement
 from shared.models import AttemptOutcome, JobStatus, PhotoStatus
 from shared.photos import Claim, LeaseLost, StoredFile
 from tests.rows import accepted_job, money_is_right, new_job, new_user
-from tests.test_embedded import wait_until
+from tests.waiting import wait_until
 
 LEASE_SECONDS = 30
 Answer = TypeVar("Answer")

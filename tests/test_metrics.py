@@ -31,7 +31,7 @@ from tests.predictor_orders import an_order
 from tests.rows import accepted_job
 from tests.scripted_predictor import PRICE, ScriptedPredictor
 from tests.stack import RunningStack
-from tests.test_embedded import wait_until
+from tests.waiting import wait_until
 from worker.budgeted_predictor import BudgetedPredictor
 from worker.closing import Closing
 from worker.generation import Generation

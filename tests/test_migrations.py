@@ -20,7 +20,7 @@ from shared.models import Base
 from shared.settings import Settings
 from tests.photos import one_face
 from tests.stack import RunningStack
-from tests.test_embedded import wait_until
+from tests.waiting import wait_until
 
 # What reads or rewrites a whole table under a lock that others wait for, and how it is done beside them.
 SLOW = {

@@ -5,7 +5,6 @@ place is searched for it.
 """
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 from uuid import uuid4
@@ -27,6 +26,7 @@ from shared.settings import Settings
 from tests import photos as pictures
 from tests.rows import money_is_right, new_job
 from tests.stack import RunningStack
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 REGION: Final = "ap-northeast-2"
@@ -76,15 +76,6 @@ class Person:
 
     def job(self, job_id: str) -> dict[str, Any]:
         return dict(self.http.get(f"/jobs/{job_id}").raise_for_status().json())
-
-
-def until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> float:
-    """How long it took."""
-    begun = time.monotonic()
-    while not condition():
-        assert time.monotonic() - begun < seconds
-        time.sleep(0.1)
-    return time.monotonic() - begun
 
 
 def rows_of(database_url: str) -> dict[str, str]:
@@ -172,9 +163,9 @@ def test_who_leaves_leaves_nothing_but_a_nameless_ledger(
     s3.put(jobs.portrait_key(failed.portrait_id), pictures.one_face(), "image/jpeg")
     with Session(engine) as session, session.begin():
         jobs.accept(session, failed)
-    until(lambda: leaving.job(str(failed.id))["status"] == "FAILED")
-    until(lambda: leaving.job(done["id"])["status"] == "COMPLETED")
-    until(lambda: staying.job(kept["id"])["status"] == "COMPLETED")
+    wait_until(lambda: leaving.job(str(failed.id))["status"] == "FAILED", PATIENCE_SECONDS)
+    wait_until(lambda: leaving.job(done["id"])["status"] == "COMPLETED", PATIENCE_SECONDS)
+    wait_until(lambda: staying.job(kept["id"])["status"] == "COMPLETED", PATIENCE_SECONDS)
     done = leaving.job(done["id"])
     leaving.http.put(f"/jobs/{done['id']}/selection", json={"photo_id": done["photos"][0]["id"]}).raise_for_status()
 
@@ -213,12 +204,14 @@ def test_who_leaves_leaves_nothing_but_a_nameless_ledger(
 
     running = leaving.submit(f"{KEY}-2", "MODERN")
     needles["portrait of the running job"] = running["portrait_url"].rpartition("/")[2]
-    until(lambda: any(photo["status"] == "GENERATING" for photo in leaving.job(running["id"])["photos"]))
+    wait_until(
+        lambda: any(photo["status"] == "GENERATING" for photo in leaving.job(running["id"])["photos"]), PATIENCE_SECONDS
+    )
     assert leaving.http.delete("/me", params={"confirm": user_id}).status_code == 204
 
-    took = until(lambda: not set(bucket.everything()) - shared, GONE_WITHIN_SECONDS)
-    assert set(bucket.everything()) <= shared, f"after {took:.1f} s"
-    until(lambda: not hits(needles, {"redis": redis_text(redis_url)}))  # the face verdicts' time must pass
+    wait_until(lambda: not set(bucket.everything()) - shared, GONE_WITHIN_SECONDS)
+    # The face verdicts' time must pass.
+    wait_until(lambda: not hits(needles, {"redis": redis_text(redis_url)}), PATIENCE_SECONDS)
 
     places = {**rows_of(database_url), "redis": redis_text(redis_url), "logs": log_text(stack)}
     assert hits(needles, places) == []
@@ -232,7 +225,7 @@ def test_who_leaves_leaves_nothing_but_a_nameless_ledger(
         (email,) = connection.execute("SELECT email FROM users WHERE id = %s", (user_id,)).fetchone() or ("",)
         assert email.startswith("deleted-")
         record = "SELECT kind, gone_at IS NOT NULL FROM deletions"
-        until(lambda: connection.execute(record).fetchall() == [("ACCOUNT", True)])
+        wait_until(lambda: connection.execute(record).fetchall() == [("ACCOUNT", True)], PATIENCE_SECONDS)
     money_is_right(engine)
     # And who stays has lost nothing.
     assert staying.job(kept["id"])["status"] == "COMPLETED"

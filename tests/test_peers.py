@@ -22,7 +22,7 @@ from shared.models import User
 from tests import photos as pictures
 from tests.rows import accepted_job
 from tests.stack import RunningStack
-from tests.test_embedded import wait_until
+from tests.waiting import wait_until
 
 API = ("python", "-m", "bench.peers.plain_celery.api")
 WORKER = ("celery", "-A", "bench.peers.plain_celery.tasks:app", "worker", "--loglevel", "INFO")

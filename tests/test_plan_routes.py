@@ -12,7 +12,8 @@ from sqlalchemy import Engine, text
 
 from shared.settings import Settings
 from tests import photos as pictures
-from tests.api_client import Client, finish, serve, until
+from tests.api_client import Client, finish, serve
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -31,7 +31,7 @@ from tests.doubles.replicate_process import DoubledReplicate, doubled_replicate
 from tests.predictor_orders import an_order, started
 from tests.rows import accepted_job
 from tests.scripted_predictor import ScriptedPredictor
-from tests.test_embedded import wait_until
+from tests.waiting import wait_until
 from worker.budgeted_predictor import REASON
 from worker.generation import Generation
 from worker.predictor import NotYet, Predictor, RequestKind, open_predictor
@@ -249,9 +249,7 @@ def test_what_redis_forgets_in_the_middle_costs_no_429(
     with ThreadPoolExecutor(24) as threads:
         started_all = threads.map(lambda number: started(predictors[number % 2], an_order()), range(24))
         for stored in (6, 12, 18):
-            deadline = time.monotonic() + 20
-            while len(creates(vendor)) < stored and time.monotonic() < deadline:
-                time.sleep(0.02)
+            wait_until(lambda at_least=stored: len(creates(vendor)) >= at_least)
             client.flushdb()
         assert len(list(started_all)) == 24
     assert vendor.book("refused") == []

@@ -22,6 +22,7 @@ from tests.doubles.replicate_process import DoubledReplicate, doubled_replicate
 from tests.doubles.replicate_runs import ENDED
 from tests.doubles.replicate_webhooks import STALE_SECONDS, signature
 from tests.photos import heic, one_face
+from tests.waiting import wait_until
 
 MODEL = "black-forest-labs/flux-2-pro"
 CREATE = f"/v1/models/{MODEL}/predictions"
@@ -61,14 +62,17 @@ def created(vendor: DoubledReplicate, headers: dict[str, str] | None = None, **b
     return shown
 
 
+def sent_of(vendor: DoubledReplicate, prediction_id: str) -> list[dict[str, Any]]:
+    """The webhooks about this prediction in the double's own book."""
+    return [entry for entry in vendor.book("webhooks") if entry["prediction"] == prediction_id]
+
+
 def ended(vendor: DoubledReplicate, prediction_id: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 10
-    while True:
+    def look() -> dict[str, Any]:
         shown: dict[str, Any] = vendor.web.get(f"/v1/predictions/{prediction_id}").json()
-        if shown["status"] in ENDED:
-            return shown
-        assert time.monotonic() < deadline, shown
-        time.sleep(0.01)
+        return shown if shown["status"] in ENDED else {}
+
+    return wait_until(look)
 
 
 # --- With the vendor's own client
@@ -273,10 +277,7 @@ def test_a_deadline_has_its_form(vendor: DoubledReplicate, duration: str) -> Non
 def test_what_ended_is_kept_for_an_hour(vendor: DoubledReplicate) -> None:
     vendor.turn(keep_seconds=40)
     shown = ended(vendor, created(vendor, input={"prompt": "x", "seed": 1})["id"])
-    deadline = time.monotonic() + 10
-    while httpx.get(shown["output"], trust_env=False).status_code != 404:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: httpx.get(shown["output"], trust_env=False).status_code == 404)
     after = vendor.web.get(f"/v1/predictions/{shown['id']}").json()
     assert (after["status"], after["output"], after["data_removed"]) == ("succeeded", None, True)
 
@@ -348,11 +349,8 @@ def test_the_last_one_is_sent_again_until_it_is_taken(vendor: DoubledReplicate, 
     posts = web.wait_for_posts(3)
     assert len({post.headers["webhook-id"] for post in posts}) == 1
     assert all(genuine(post, vendor.webhook_secret) for post in posts)
-    deadline = time.monotonic() + 10
-    while len(sent := [entry for entry in vendor.book("webhooks") if entry["prediction"] == shown["id"]]) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert [entry["status"] for entry in sent] == [500, 404, 200]
+    wait_until(lambda: len(sent_of(vendor, shown["id"])) == 3)
+    assert [entry["status"] for entry in sent_of(vendor, shown["id"])] == [500, 404, 200]
 
 
 def test_an_event_in_between_is_sent_once(vendor: DoubledReplicate, web: Receiver) -> None:
@@ -382,10 +380,7 @@ def test_webhooks_go_wrong_as_told(vendor: DoubledReplicate, web: Receiver) -> N
 
     vendor.turn(webhooks=["lost"])
     lost = created(vendor, webhook=web.url, webhook_events_filter=["completed"])["id"]
-    deadline = time.monotonic() + 10
-    while not [entry for entry in vendor.book("webhooks") if entry["prediction"] == lost]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: sent_of(vendor, lost))
     assert len(web.posts) == 6
 
 

@@ -19,7 +19,7 @@ from tests.doubles.replicate_pictures import read_seed
 from tests.doubles.replicate_process import DoubledReplicate, doubled_replicate
 from tests.photos import one_face, twelve_megapixels
 from tests.predictor_orders import an_order, ended, photo, started
-from tests.test_embedded import wait_until
+from tests.waiting import wait_until
 from worker.predictor import Gone, Never, NotYet, Prediction, PredictionState, Unknown
 from worker.replicate_answers import prediction_from
 from worker.replicate_models import MODELS, model_named
@@ -364,10 +364,7 @@ def test_an_output_in_the_answer_itself_is_taken(predictor: ReplicatePredictor, 
 def test_after_an_hour_it_is_gone(predictor: ReplicatePredictor, vendor: DoubledReplicate) -> None:
     vendor.turn(keep_seconds=60)  # of the vendor's time: 0.3 s
     prediction = ended(predictor, started(predictor, an_order()).id)
-    deadline = time.monotonic() + 10
-    while not isinstance(predictor.fetch(prediction.id), Gone):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: isinstance(predictor.fetch(prediction.id), Gone))
     assert isinstance(predictor.read_output(prediction.output[0]), Gone)
 
 

@@ -18,7 +18,7 @@ from cli.postgres_account import postgres_account, programs
 from shared.settings import Settings
 from tests.photos import one_face
 from tests.stack import RunningStack
-from tests.test_embedded import wait_until
+from tests.waiting import wait_until
 
 PROCESSES = ("api", "worker", "beat")
 COUPLE, LATER_COUPLE = "couple@example.com", "later@example.com"

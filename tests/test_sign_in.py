@@ -22,7 +22,8 @@ from api.auth import DEVELOPMENT_SECRET
 from api.signing_keys import SigningKeys
 from shared.errors import Unauthorized
 from shared.settings import Settings
-from tests.api_client import hanging_server, refused, serve
+from tests.api_client import application, hanging_server, refused, serve
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -229,7 +230,8 @@ async def test_an_issuer_that_hangs_holds_nobody_but_those_who_sign_in(
         http = await serve(stack, published(settings, url))
         began = time.monotonic()
         signing_in = [asyncio.create_task(me(http, issuer.token(settings, "first"))) for _ in range(60)]
-        await asyncio.sleep(0.1)
+        fetching = application(http).state.parts.authenticator._signing_keys._thread
+        await until(lambda: fetching.statistics().tasks_waiting == len(signing_in) - 1)
         await to_thread.run_sync(int)
         assert not any(task.done() for task in signing_in), "there is a thread for others meanwhile"
         for answer in await asyncio.gather(*signing_in):

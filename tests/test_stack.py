@@ -24,7 +24,8 @@ from cli.stack import COMMANDS, RESTART_SECONDS, STOP_SECONDS, Ended, Stack
 from shared.settings import Settings
 from tests import small_stack
 from tests.stack import RunningStack
-from tests.test_embedded import is_gone, wait_until
+from tests.test_embedded import is_gone
+from tests.waiting import wait_until
 
 PROJECT = Path(__file__).parents[1]
 

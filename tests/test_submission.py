@@ -21,7 +21,8 @@ from shared.disk_storage import DiskStorage
 from shared.errors import FaceCheckUnavailable, Refusal, StorageUnavailable
 from shared.settings import Settings
 from tests import photos as pictures
-from tests.api_client import Client, hanging_server, refused, serve, until
+from tests.api_client import Client, application, hanging_server, refused, serve
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -204,7 +205,8 @@ async def test_of_one_user_only_so_many_are_received_at_once(client: Client, str
             assert int(task.result().headers["retry-after"]) > 0
             refused(task.result(), 429, "rate_limited")
     sent.append(asyncio.create_task(send(stranger)))
-    await asyncio.sleep(0.1)
+    received = application(client.http).state.parts.uploads._running
+    await until(lambda: sum(received.values()) == 11)
     go_on.set()
     codes = [(await task).json()["code"] for task in sent]
     assert sorted(codes) == ["invalid_image"] * 11 + ["rate_limited"] * 3

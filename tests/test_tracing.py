@@ -15,8 +15,8 @@ from shared.tracing import span, traceparent, wanted
 from tests.doubles.receiver import receiver
 from tests.otlp_collector import Seen, seen_by
 from tests.stack import RunningStack
-from tests.test_embedded import wait_until
 from tests.test_end_to_end import Person
+from tests.waiting import wait_until
 
 CALLER = "0af7651916cd43dd8448eb211c80319c"
 

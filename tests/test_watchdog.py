@@ -22,7 +22,8 @@ from tests.api_client import hanging_server
 from tests.photos import one_face
 from tests.rows import accepted_job, money_is_right
 from tests.stack import RunningStack
-from tests.test_embedded import is_gone, wait_until
+from tests.test_embedded import is_gone
+from tests.waiting import wait_until
 from worker.health import readyz
 from worker.watchdog import HEARTBEAT_QUEUE_SECONDS, LONGEST_STEP_LEASES, Consumption
 

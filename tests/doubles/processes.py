@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from tests.readable import readable
+from tests.waiting import readable
 
 START_SECONDS = 30.0  # a cold import on a busy machine takes a few seconds
 STOP_SECONDS = 5.0
