@@ -136,9 +136,8 @@ class Authenticator:
         email = claims["email"]
         if not isinstance(email, str) or "@" not in email:
             raise Unauthorized
-        issued_at = claims.get("iat")
-        proof = Proof(credits.known_as(email), None if issued_at is None else datetime.fromtimestamp(issued_at, UTC))
-        return proof, float(claims["exp"])
+        issued_at = None if "iat" not in claims else datetime.fromtimestamp(int(claims["iat"]), UTC)
+        return Proof(credits.known_as(email), issued_at), float(claims["exp"])
 
 
 def decode_by_any(token: str, keys: Sequence[Any], **options: Any) -> dict[str, Any]:

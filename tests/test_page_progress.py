@@ -260,6 +260,7 @@ def test_by_keyboard_alone(browser: Browser, page_stack: PageStack) -> None:
         visitor.title("job.title.COMPLETED")
         reach(visitor.say("frame.open", number=1))
         press("Enter")
+        visitor.sees(visitor.say("photo.position", number=1, total=4))  # the address changes first, then the page
         press("ArrowLeft")
         visitor.sees(visitor.say("photo.position", number=4, total=4))
         press("Escape")

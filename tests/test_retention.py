@@ -105,6 +105,7 @@ async def test_a_job_in_work_keeps_its_pictures_and_an_expired_one_can_be_delete
     storage = DiskStorage(settings.data_dir / "objects")
     assert len(look(engine, impatient, storage)) == 1
     whole(engine, settings, job)
+    age(engine, 1)
     assert look(engine, impatient, storage) == []
     assert (await client.http.delete(f"/jobs/{job['id']}", headers=client.headers)).status_code == 204
     delete_loose_objects(sessionmaker(engine), storage)

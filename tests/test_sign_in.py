@@ -79,6 +79,9 @@ async def test_only_valid_tokens_are_believed(http: httpx.AsyncClient, settings:
         assert answer.headers["www-authenticate"] == "Bearer"
     good = await http.get("/me", headers={"Authorization": f"Bearer {token(settings, email='Some.One@Example.com')}"})
     assert good.json()["email"] == "some.one@example.com"
+    for issued_at in (1_700_000_000, 1_700_000_000.5, "1700000000"):  # all of which PyJWT takes for a time
+        taken = await http.get("/me", headers={"Authorization": f"Bearer {token(settings, iat=issued_at)}"})
+        assert taken.status_code == 200
 
 
 async def test_development_tokens_are_worth_nothing_in_production(settings: Settings) -> None:
