@@ -4,20 +4,24 @@ The label stands in the XMP always, in signed Content Credentials where there is
 where it is wished.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 
 from PIL import Image, ImageOps
 
+from shared.bare_jpeg import bare_jpeg
 from shared.content_credentials import TOOL, PhotoSigner
 from shared.flat_picture import flat_srgb, with_smooth_mode
-from shared.thumbnail import make_thumbnail
+from shared.thumbnail import LONGEST_SIDE_PX, make_thumbnail
 from shared.visible_mark import mark_visibly
 
 MIN_SIDE_PX = 256
 MAX_SIDE_PX = 4096
 JPEG_QUALITY = 92
+_ORIENTATION_TAG = 0x0112
 
 # IPTC NewsCodes, scheme digitalsourcetype: "Created using Generative AI", and "Composite of elements" for the local
 # preview, which sets the portrait into drawn scenery. `compositeSynthetic` would claim generative AI elements.
@@ -65,10 +69,37 @@ def prepare_photo(
         InvalidPhoto: it is no photo to store.
         NotSigned: the signer could not sign it.
     """
-    picture = read_photo(body)
-    if marked and made_by_ai:
-        picture = mark_visibly(picture)
-    return label_photo(picture, made_by_ai=made_by_ai, signer=signer)
+    xmp = _XMP.format(tool=TOOL, source_type=MADE_BY_AI if made_by_ai else COMPOSED).encode()
+    marked = marked and made_by_ai
+    kept = None if marked else _kept_as_it_is(body, xmp)
+    if kept is None:
+        picture = mark_visibly(read_photo(body)) if marked else read_photo(body)
+        kept = _Labelled(_encoded(picture, xmp), picture.size, make_thumbnail(picture))
+    jpeg = kept.jpeg if signer is None else signer.sign(kept.jpeg, MADE_BY_AI if made_by_ai else COMPOSED)
+    return PhotoFile(jpeg, "image/jpeg", *kept.size, sha256(jpeg).hexdigest(), kept.thumbnail)
+
+
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    jpeg: bytes
+    size: tuple[int, int]
+    thumbnail: bytes
+
+
+def _kept_as_it_is(body: bytes, xmp: bytes) -> _Labelled | None:
+    """An upright sRGB JPEG needs another label and no other picture: no quality is lost, and half the time is saved.
+
+    It is decoded to its last line all the same, small: as large as the thumbnail. None for any other file.
+    """
+    with _opened(body) as opened:
+        plain = opened.format == "JPEG" and opened.mode == "RGB" and "icc_profile" not in opened.info
+        if not plain or opened.getexif().get(_ORIENTATION_TAG, 1) != 1:
+            return None
+        size = opened.size
+        opened.draft("RGB", (LONGEST_SIDE_PX, LONGEST_SIDE_PX))
+        opened.load()
+        jpeg = bare_jpeg(body, xmp)
+        return None if jpeg is None else _Labelled(jpeg, size, make_thumbnail(opened))
 
 
 def read_photo(body: bytes) -> Image.Image:
@@ -77,27 +108,26 @@ def read_photo(body: bytes) -> Image.Image:
     Raises:
         InvalidPhoto: it is none of these, of another size, or cannot be decoded to its last line.
     """
+    with _opened(body) as opened:
+        opened.load()
+        return flat_srgb(with_smooth_mode(ImageOps.exif_transpose(opened)))
+
+
+@contextmanager
+def _opened(body: bytes) -> Iterator[Image.Image]:
+    """An output that is a picture of a right size. Raises InvalidPhoto, also for what its decoder raises inside."""
     try:
         with Image.open(BytesIO(body), formats=["JPEG", "PNG", "WEBP"]) as opened:
             if min(opened.size) < MIN_SIDE_PX or max(opened.size) > MAX_SIDE_PX:  # known before anything is decoded
                 raise InvalidPhoto(f"{opened.width} x {opened.height} pixels")
-            opened.load()
-            return flat_srgb(with_smooth_mode(ImageOps.exif_transpose(opened)))
+            yield opened
     except InvalidPhoto:
         raise
     except Exception as error:  # whatever a decoder raises over a bad file
         raise InvalidPhoto(f"not decodable: {error}") from error
 
 
-def label_photo(picture: Image.Image, *, made_by_ai: bool, signer: PhotoSigner | None = None) -> PhotoFile:
-    """A JPEG of an RGB picture; it says how it was made and with what tool, and nothing else. Raises NotSigned."""
-    source_type = MADE_BY_AI if made_by_ai else COMPOSED
-    xmp = _XMP.format(tool=TOOL, source_type=source_type)
+def _encoded(picture: Image.Image, xmp: bytes) -> bytes:
     out = BytesIO()
-    picture.save(out, "JPEG", quality=JPEG_QUALITY, xmp=xmp.encode())
-    body = out.getvalue()
-    if signer is not None:
-        body = signer.sign(body, source_type)
-    return PhotoFile(
-        body, "image/jpeg", picture.width, picture.height, sha256(body).hexdigest(), make_thumbnail(picture)
-    )
+    picture.save(out, "JPEG", quality=JPEG_QUALITY, xmp=xmp)
+    return out.getvalue()

@@ -1,5 +1,6 @@
 """What is stored of a prediction's output: a sound JPEG that says how it was made, and nothing about anybody."""
 
+from collections.abc import Callable
 from hashlib import sha256
 from io import BytesIO
 from typing import Literal
@@ -73,6 +74,56 @@ def test_what_the_output_carried_is_gone() -> None:
 def test_a_labelled_photo_keeps_exactly_one_label() -> None:
     once = prepare_photo(photos.one_face(), made_by_ai=True)
     assert prepare_photo(once.body, made_by_ai=True).body.count(b"trainedAlgorithmicMedia") == 1
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_keeps_its_picture_byte_for_byte(progressive: bool) -> None:
+    body = picture_of(quality=70, progressive=progressive, comment=b"somebody")
+    file = prepare_photo(body + b"somebody's film", made_by_ai=True)
+    assert pixels(file.body) == pixels(body)
+    assert len(file.body) < len(body) + 1000
+    assert b"somebody" not in file.body
+    assert file.body.endswith(b"\xff\xd9")
+    with Image.open(BytesIO(file.thumbnail)) as small:
+        near = ImageStat.Stat(ImageChops.difference(small, pixels_as_picture(body).resize(small.size))).mean
+    assert max(near) < 12
+
+
+def picture_of(**options: object) -> bytes:
+    out = BytesIO()
+    pixels_as_picture(photos.one_face()).save(out, "JPEG", **options)
+    return out.getvalue()
+
+
+def pixels_as_picture(body: bytes) -> Image.Image:
+    with Image.open(BytesIO(body)) as picture:
+        return picture.convert("RGB")
+
+
+def pixels(body: bytes) -> bytes:
+    return pixels_as_picture(body).tobytes()
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return b"\xff" + bytes([marker]) + (len(content) + 2).to_bytes(2) + content
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        lambda body: body[:2] + b"\xff" + body[2:],
+        lambda body: body[:2] + b"\xff\0" + body[2:],
+        lambda body: body[:-2] + segment(0xFE, b"somebody") + body[-2:],
+        lambda body: body[:2] + segment(0xE0, b"JFXX\0\x13" + b"somebody") + body[2:],
+        lambda body: body[:2] + segment(0xEE, b"Adobe" + b"somebody") + body[2:],
+    ],
+    ids=["fill byte", "between segments", "after a scan", "thumbnail", "not Adobe's"],
+)
+def test_whatever_an_unusual_jpeg_carries_is_not_handed_on(unusual: Callable[[bytes], bytes]) -> None:
+    body = picture_of(quality=90)
+    file = prepare_photo(unusual(body), made_by_ai=True)
+    assert b"somebody" not in file.body
+    assert max(ImageStat.Stat(ImageChops.difference(opened(file), pixels_as_picture(body))).mean) < 2
 
 
 def test_the_same_output_gives_the_same_file() -> None:

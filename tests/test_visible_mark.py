@@ -54,8 +54,9 @@ def test_photos_made_by_ai_carry_it_when_it_is_wished() -> None:
         with Image.open(BytesIO(file.thumbnail)) as picture:
             return picture.convert("RGB")
 
-    plain = prepare_photo(photos.one_face(), made_by_ai=True)
-    marked = prepare_photo(photos.one_face(), made_by_ai=True, marked=True)
+    png = photos.one_face_as("PNG")
+    plain = prepare_photo(png, made_by_ai=True)
+    marked = prepare_photo(png, made_by_ai=True, marked=True)
     left, top, _, _ = changed(seen(plain), seen(marked))
     assert left > 512 * 0.5
     assert top > 512 * 0.9
