@@ -62,12 +62,15 @@ local function take()
   redis.call('ZREMRANGEBYSCORE', waiting_key, '-inf', now)
   if ask.user then
     served_at = tonumber(redis.call('ZSCORE', served_key, ask.user) or 0)
-    for _, other in ipairs(redis.call('ZRANGE', waiting_key, 0, -1)) do
-      if other ~= ask.user then
-        users = users + 1
-        if tonumber(redis.call('ZSCORE', served_key, other) or 0) < served_at then
-          ahead = ahead + 1
-        end
+    users = redis.call('ZCARD', waiting_key)
+    if not redis.call('ZSCORE', waiting_key, ask.user) then
+      users = users + 1
+    end
+    -- Whose turn comes later than an empty bucket is full again loses nothing by what is taken now.
+    local soon = now + pace.burst / pace.rate + ask.kept_seconds
+    for _, other in ipairs(redis.call('ZRANGEBYSCORE', waiting_key, '-inf', soon)) do
+      if other ~= ask.user and tonumber(redis.call('ZSCORE', served_key, other) or 0) < served_at then
+        ahead = ahead + 1
       end
     end
   end

@@ -9,8 +9,8 @@ never raises. What is decided, and why no 429 follows:
 - Never more is assumed than the vendor's headers leave, less the requests whose answers are still to come.
 - What was not heard from for a while is in doubt: creates then go one at a time until an answer came.
 - A bucket that Redis lost starts empty where a worker remembers it, and with a few requests where none does.
-- Users take turns. A token is kept for every waiting user who was served longer ago than the one who asks, until that
-  user is `KEPT_SECONDS` late. Who is refused is told when the turn comes, one photo after another.
+- Users take turns. A token is kept for every user who was served longer ago than the one who asks and whose turn comes
+  soon, until that user is `KEPT_SECONDS` late. Who is refused is told when the turn comes, one photo after another.
 - With Redis away each process goes on alone, at a tenth of the pace and one request at a time.
 """
 
