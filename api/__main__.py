@@ -7,12 +7,11 @@ from contextlib import suppress
 
 import uvicorn
 from fastapi import FastAPI
-from pydantic import ValidationError
 
 from api.auth import require_loopback_in_development
 from api.bounded_head import BoundedHead
 from api.main import create_app
-from shared.settings import get_settings
+from shared.settings import settings_or_exit
 
 # How long a stopping server waits for the answers it owes.
 GRACE_SECONDS = 10
@@ -20,12 +19,9 @@ STARTUP_FAILED = 3  # as uvicorn says it
 
 
 def main() -> None:
+    settings = settings_or_exit("api")
     try:
-        settings = get_settings()
         require_loopback_in_development(settings, settings.api_host)
-    except ValidationError as error:
-        reasons = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        sys.exit(f"api: the settings are wrong: {reasons}")
     except ValueError as error:
         sys.exit(f"api: {error}")
     _allow_many_connections()

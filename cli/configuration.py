@@ -11,7 +11,7 @@ from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource, Set
 
 from cli.running_record import environment_of_running_stack
 from cli.stack import ambient_environment
-from shared.settings import Settings
+from shared.settings import Settings, what_is_wrong
 
 # For commands that need settings and speak to neither server.
 _NOBODY = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "REDIS_URL": "redis://127.0.0.1:1/0"}
@@ -42,11 +42,8 @@ def settings_of(environment: Mapping[str, str]) -> Settings:
 
     try:
         return Given()
-    except ValidationError as error:
-        raise SettingsWrong(_explain(error)) from None
-    except SettingsError as error:  # pydantic's word for a list that is not JSON; it names the field in quotes
-        name = str(error).split('"')[1].upper()
-        raise SettingsWrong(f'{name} must be a JSON list, such as ["one", "two"]') from None
+    except (ValidationError, SettingsError) as error:
+        raise SettingsWrong(what_is_wrong(error)) from None
 
 
 def settings_here(*, need_servers: bool = True) -> Settings:
@@ -58,13 +55,6 @@ def settings_here(*, need_servers: bool = True) -> Settings:
         return settings_of({**_NOBODY, **environment})
     except SettingsWrong as error:
         raise stop(f"The settings are wrong: {error}.") from None
-
-
-def _explain(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, found['loc'])).upper()}: {found['msg']}" if found["loc"] else found["msg"]
-        for found in error.errors()
-    )
 
 
 def stop(sentence: str, code: int = 1) -> typer.Exit:

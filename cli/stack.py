@@ -32,11 +32,10 @@ from cli.readiness import answers
 # Addresses and secrets come by environment (API_HOST, API_PORT, FLOWER_PORT, FLOWER_BASIC_AUTH, ...).
 COMMANDS: dict[str, tuple[str, ...]] = {
     "api": ("python", "-m", "api"),
-    "worker": ("celery", "-A", "worker.main:app", "worker", "-P", "threads", "-E", "-Q", "start,collect,maintenance",
-               "-n", "worker@%h", "--without-gossip", "--without-mingle"),
-    "beat": ("celery", "-A", "worker.main:app", "beat"),
+    "worker": ("python", "-m", "worker"),
+    "beat": ("python", "-m", "worker.beat"),
     "flower": ("celery", "-A", "worker.main:app", "flower"),
-}  # fmt: skip
+}
 
 # In the order of stopping: nothing new comes in, nothing new is due, then what is being worked on is finished.
 STOP_SECONDS = {"api": 15, "beat": 5, "worker": 30, "flower": 5}
@@ -197,7 +196,9 @@ class Stack:
         program, *arguments = self._commands[_kind(name)]
         beside_python = Path(sys.executable).parent / program
         argv = [str(beside_python if beside_python.exists() else program)]
-        argv += [word.replace("worker@%h", f"{name}@%h") for word in arguments]
+        argv += arguments
+        if name != _kind(name):
+            argv += ["--name", f"{name}@%h"]
         failures = self._children[name].failures if name in self._children else 0
         environment, health_url = self.environment, None
         if _kind(name) == "worker":

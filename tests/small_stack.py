@@ -8,7 +8,7 @@ from celery import Celery
 
 COMMANDS = {
     "api": ("python", "-m", "tests.small_stack"),
-    "worker": ("python", "-m", "tests.small_stack", "worker@%h"),
+    "worker": ("python", "-m", "tests.small_stack", "worker"),
     "beat": ("sleep", "600"),
     "flower": ("celery", "-A", "tests.small_stack:app", "flower"),
 }  # fmt: skip

@@ -182,7 +182,7 @@ def test_a_wrong_certificate_ends_the_worker_with_its_reason(settings: Settings,
         "DATA_DIR": str(settings.data_dir),
         **write_certificate(tmp_path, days=-1),
     }
-    command = [sys.executable, "-m", "celery", "-A", "worker.main", "worker", "-P", "threads"]
+    command = [sys.executable, "-m", "worker"]
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 1
     assert "worker: C2PA_CERTIFICATE_PATH is valid from" in ended.stderr
