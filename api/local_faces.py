@@ -2,16 +2,16 @@
 
 from io import BytesIO
 
-import anyio.to_thread
 import structlog
 from PIL import Image
 
 from api.faces import FaceBox, FaceVerdict, judge
+from api.patient_threads import PatientThreads
 from shared.errors import FaceCheckUnavailable
 from shared.face_detector import SURE_SCORE, DetectedFace, FaceDetector, FaceDetectorUnavailable
 from shared.settings import Settings
 
-LOOKS_AT_ONCE = 2  # as many as the detector has threads; the rest wait without holding a thread
+LOOKS_AT_ONCE = 2  # as many as the detector has threads
 RETRY_AFTER_SECONDS = 10
 
 log = structlog.get_logger()
@@ -29,11 +29,11 @@ class LocalFaceChecker:
 
     def __init__(self, settings: Settings) -> None:
         self._detector = FaceDetector(settings.face_model_path)
-        self._limiter = anyio.CapacityLimiter(LOOKS_AT_ONCE)
+        self._threads = PatientThreads(LOOKS_AT_ONCE)
 
     async def check(self, jpeg: bytes, width: int, height: int) -> FaceVerdict:
         try:
-            faces = await anyio.to_thread.run_sync(self._look, jpeg, limiter=self._limiter)
+            faces = await self._threads.run(self._look, jpeg)
         except (FaceDetectorUnavailable, OSError, ValueError) as error:
             log.error("face_check.failed", error=str(error), size_bytes=len(jpeg))
             raise FaceCheckUnavailable(retry_after_seconds=RETRY_AFTER_SECONDS) from error
@@ -42,7 +42,7 @@ class LocalFaceChecker:
         return judge(_box(main) if main else None, others, width, height)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        self._threads.close()
 
     def _look(self, jpeg: bytes) -> list[DetectedFace]:
         with Image.open(BytesIO(jpeg), formats=["JPEG"]) as picture:

@@ -2,15 +2,15 @@
 
 import hashlib
 from dataclasses import dataclass
-from functools import partial
 from uuid import UUID, uuid4
 
 import structlog
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from api.faces import FaceVerdict
+from api.patient_threads import PatientThreads
 from api.portrait import Portrait, read_portrait
 from api.rate_limit import RateLimits
 from api.redis_guard import RedisGuard
@@ -37,9 +37,6 @@ from shared.spending import Spending
 from shared.storage import ObjectNotFound, ObjectStorage
 from shared.tracing import traceparent
 
-# Decoding a large portrait takes 100 ms to 700 ms of processor time: two at once keep the polls of others quick.
-DECODERS = 2
-
 log = structlog.get_logger()
 
 
@@ -62,6 +59,7 @@ class Submitter:
         guard: RedisGuard,
         queue: JobQueue,
         spending: Spending,
+        decoders: PatientThreads,
     ) -> None:
         self._settings = settings
         self._sessions = sessions
@@ -71,7 +69,7 @@ class Submitter:
         self._guard = guard
         self._queue = queue
         self._spending = spending
-        self._decoders = CapacityLimiter(DECODERS)
+        self._decoders = decoders
 
     async def submit(self, user_id: UUID, submission: Submission, language: str) -> Submitted:
         """Accept the job, or say why not. `language` is the one that the user reads.
@@ -131,14 +129,11 @@ class Submitter:
 
     async def _decode(self, image: bytes) -> Portrait:
         settings = self._settings
-        return await to_thread.run_sync(
-            partial(
-                read_portrait,
-                image,
-                max_pixels=settings.portrait_max_pixels,
-                longest_side_px=settings.portrait_longest_side_px,
-            ),
-            limiter=self._decoders,
+        return await self._decoders.run(
+            read_portrait,
+            image,
+            max_pixels=settings.portrait_max_pixels,
+            longest_side_px=settings.portrait_longest_side_px,
         )
 
     async def _accepted_before(self, user_id: UUID, job_id: UUID) -> bytes:
