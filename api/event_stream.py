@@ -16,6 +16,8 @@ from api.live_events import LiveEvents
 
 # When clients of a server that stopped come back; each is told a time of its own, so that they do not come at once.
 COME_BACK_MS = (1000, 3000)
+# Of the pings: the question costs more than the ping, and one who left holds 30 kB until then.
+LOOK_FOR_LEAVING_EVERY = 3
 _HEADERS = {
     "Cache-Control": "no-cache, no-transform",  # compressing proxies hold events back
     "X-Accel-Buffering": "no",  # nginx: hand on every event at once
@@ -43,14 +45,16 @@ class EventStream(Response):
         request = Request(scope, receive)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await _send(send, f"retry: {random.randint(*COME_BACK_MS)}\n\n".encode())
+        quiet = 0
         with self._live.following(self._job_id, self._after, self._language) as follower:
             while (events := await follower.next()) is not None:
                 if events:
                     await _send(send, b"".join(map(_encoded, events)))
                 else:
                     await _send(send, b": still here\n\n")
+                    quiet += 1
                     # Nobody waits for the client's leaving: it is asked for when it would matter, now and then.
-                    if await request.is_disconnected():
+                    if quiet % LOOK_FOR_LEAVING_EVERY == 0 and await request.is_disconnected():
                         return
         await _send(send, b"", more=False)
 

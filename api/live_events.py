@@ -22,7 +22,7 @@ from api.event_view import Event, read_new_events
 from api.job_view import read_ended_jobs
 
 # A proxy commonly cuts a connection that was silent for 30 s or more.
-QUIET_SECONDS = 15
+QUIET_SECONDS = 25
 # All jobs that are followed are looked at this often, because a note may be lost; more often while none come.
 LOOK_AGAIN_SECONDS = 20.0
 LOOK_AGAIN_WITHOUT_NOTES_SECONDS = 2.0
