@@ -3,6 +3,7 @@
 The unit stands in the name. `.env.example` lists the same names in the same order.
 """
 
+import sys
 from base64 import b64decode
 from decimal import Decimal
 from functools import cache
@@ -10,8 +11,8 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 
 class Settings(BaseSettings):
@@ -129,6 +130,10 @@ class Settings(BaseSettings):
     photo_attempts_max: int = Field(3, ge=1, description="predictions a photo may cost before it is given up")
     job_deadline_seconds: int = Field(480, description="a job is settled from what it has after this long")
     check_interval_seconds: float = Field(2.0, description="how often a running prediction is asked about")
+    check_interval_with_webhooks_seconds: float = Field(
+        10.0,
+        description="the same where REPLICATE_WEBHOOK_SECRETS lets the provider say it: for webhooks that are lost",
+    )
     lease_seconds: float = Field(15.0, description="longer than any one call to a vendor; a lost worker costs this")
     resend_seconds: float = Field(10.0, description="a photo whose message was not acted on is sent again after this")
     worker_threads: int = Field(16, description="short steps one worker process runs side by side")
@@ -220,3 +225,21 @@ def _decoded(base64: str) -> bytes:
 def get_settings() -> Settings:
     """The settings of this process, read at the first call."""
     return Settings()
+
+
+def settings_or_exit(program: str) -> Settings:
+    """The same for a program that starts: where they are wrong it says so in a sentence, and ends."""
+    try:
+        return get_settings()
+    except (ValidationError, SettingsError) as error:
+        sys.exit(f"{program}: the settings are wrong: {what_is_wrong(error)}")
+
+
+def what_is_wrong(error: ValidationError | SettingsError) -> str:
+    """In words, by the names of the environment, without any value, which may be a secret."""
+    if isinstance(error, SettingsError):  # pydantic's word for a list that is not JSON; it names the field in quotes
+        return f'{str(error).split(chr(34))[1].upper()} must be a JSON list, such as ["one", "two"]'
+    return "; ".join(
+        f"{'.'.join(map(str, found['loc'])).upper()}: {found['msg']}" if found["loc"] else found["msg"]
+        for found in error.errors()
+    )

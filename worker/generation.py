@@ -66,7 +66,7 @@ class Generation:
 
     def start(self, photo_id: UUID) -> None:
         """Begin a prediction for a photo that waits for one."""
-        claim = self._claim(photo_id, PhotoStatus.PENDING)
+        claim, _ = self._claim(photo_id, PhotoStatus.PENDING)
         if claim is not None:
             with self._step("start_photo", START_QUEUE, claim):
                 self._start(claim)
@@ -76,10 +76,10 @@ class Generation:
 
         `hinted`: news came that it has ended. `named`: the id of the prediction that the news was about.
         """
-        claim = self._claim(photo_id, PhotoStatus.GENERATING, hinted=hinted)
+        claim, attempt = self._claim(photo_id, PhotoStatus.GENERATING, hinted=hinted)
         if claim is not None:
             with self._step("collect_photo", COLLECT_QUEUE, claim):
-                self._collect(claim, named)
+                self._collect(claim, attempt, named)
 
     def hand_back(self) -> None:
         """Begin no step any more, and give every photo that is held here to whoever comes first.
@@ -177,8 +177,9 @@ class Generation:
 
     # --- collect
 
-    def _collect(self, claim: Claim, named: str | None) -> None:
-        attempt = self._open_attempt(claim)
+    def _collect(self, claim: Claim, attempt: OpenAttempt | None, named: str | None) -> None:
+        if attempt is None:
+            raise LeaseLost  # its job was ended, and the attempt closed, while we claimed it
         with structlog.contextvars.bound_contextvars(attempt_id=str(attempt.id)):
             known = attempt if attempt.prediction_id else self._search(claim, attempt, named)
             if known is not None and known.prediction_id is not None:
@@ -209,8 +210,11 @@ class Generation:
         if found:
             with self.sessions.begin() as session:
                 adopt(session, attempt, found)
-            # Read again: its own worker may have written it down meanwhile.
-            return self._open_attempt(claim)
+                # Read again: its own worker may have written it down meanwhile.
+                known_now = attempts.find_open(session, claim.photo_id)
+            if known_now is None:
+                raise LeaseLost  # its job was ended, and the attempt closed, since we claimed it
+            return known_now
         if attempt.age_seconds < self.settings.lease_seconds:
             # A create call takes at most half a lease from the moment it is sent; it may still be on its way.
             self._release(claim, SEARCH_AGAIN_SECONDS)
@@ -219,17 +223,10 @@ class Generation:
         self._failed(claim, attempt, AttemptEnd(AttemptOutcome.LOST, "answer_lost"))
         return None
 
-    def _open_attempt(self, claim: Claim) -> OpenAttempt:
-        with self.sessions() as session:
-            attempt = attempts.find_open(session, claim.photo_id)
-        if attempt is None:
-            raise LeaseLost  # its job was ended, and the attempt closed, since we claimed it
-        return attempt
-
     def _conclude(self, claim: Claim, attempt: OpenAttempt, prediction: Prediction) -> None:
         match prediction.state:
             case PredictionState.RUNNING:
-                self._release(claim, self.settings.check_interval_seconds)
+                self._release(claim, self._check_again_seconds)
             case PredictionState.SUCCEEDED:
                 self._keep(claim, attempt, prediction)
             case PredictionState.FAILED | PredictionState.CANCELED:
@@ -238,6 +235,11 @@ class Generation:
                     self._failed(claim, attempt, end)
                 else:
                     self._give_up(claim, attempt, end)
+
+    @property
+    def _check_again_seconds(self) -> float:
+        told = self.settings.replicate_webhook_secrets
+        return self.settings.check_interval_with_webhooks_seconds if told else self.settings.check_interval_seconds
 
     def _keep(self, claim: Claim, attempt: OpenAttempt, prediction: Prediction) -> None:
         file = self._read(prediction)
@@ -338,18 +340,23 @@ class Generation:
         with self.sessions.begin() as session:
             photos.renew(session, claim, self.settings.lease_seconds)
 
-    def _claim(self, photo_id: UUID, expected: PhotoStatus, *, hinted: bool = False) -> Claim | None:
-        claim = None
+    def _claim(
+        self, photo_id: UUID, expected: PhotoStatus, *, hinted: bool = False
+    ) -> tuple[Claim | None, OpenAttempt | None]:
+        """The photo for one step, and the attempt that is under way; no claim when nothing is to be done."""
+        claim = attempt = None
         with self.sessions.begin() as session:
             if self.held.refusing:
                 photos.send_again(session, photo_id)  # the message that brought us here is used up
             else:
                 claim = photos.claim(session, photo_id, expected, self.settings.lease_seconds, hinted=hinted)
+                if claim is not None and expected is PhotoStatus.GENERATING:
+                    attempt = attempts.find_open(session, photo_id)
         if claim is None:
             log.debug("photo.not_due", photo_id=str(photo_id), expected=expected)
-            return None
+            return None, None
         # A photo that is being generated may have been sent, by whomever: only a search can tell.
         if not self.held.take(claim, sent=expected is PhotoStatus.GENERATING):
             self._release(claim, 0)
-            return None
-        return claim
+            return None, None
+        return claim, attempt
