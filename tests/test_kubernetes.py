@@ -106,6 +106,8 @@ def test_pods_run_without_rights_and_within_bounds(manifest: dict[str, Any]) -> 
         "capabilities": {"drop": ["ALL"]},
     }
     assert spec["automountServiceAccountToken"] is False
+    # Kubernetes would put API_PORT=tcp://... into every pod, for the sake of the service `api`.
+    assert spec["enableServiceLinks"] is False
     assert container["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}]
     assert container["resources"].keys() == {"requests", "limits"}
 
