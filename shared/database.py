@@ -15,6 +15,8 @@ from sqlalchemy.sql.functions import Function
 
 # A connection refused or lost, a statement or a lock that took too long; a pool with nothing to lend. It passes.
 PASSING_FAULTS = (OperationalError, InterfaceError, PoolTimeout)
+# The newest of migrations/versions/; they are numbered in their order.
+SCHEMA_REVISION = "0006"
 # A database that does not answer is noticed within this; the kernel's own limit is minutes.
 CONNECT_TIMEOUT_SECONDS = 3
 # What each of our sessions asks of the server.
@@ -47,17 +49,24 @@ def driver_url(database_url: str) -> str:
 async def database_fault(database_url: str, within_seconds: float = 2.0) -> str | None:
     """What is wrong with the database as somebody new to it finds it; None when nothing is.
 
+    A schema that is older than this release is a fault. A newer one is none: releases run on the next one's tables.
+
     By a connection of its own, because one from a pool cannot be given up while a server that hangs owes it an answer.
     """
     url = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
     try:
         async with asyncio.timeout(within_seconds):
-            connection = await psycopg.AsyncConnection.connect(url, application_name="cuggu")
-            await connection.close()
+            async with await psycopg.AsyncConnection.connect(url, application_name="cuggu") as connection:
+                found = await (await connection.execute("SELECT version_num FROM alembic_version")).fetchone()
     except TimeoutError:
         return f"no answer within {within_seconds:g} s"
+    except psycopg.errors.UndefinedTable:
+        found = None
     except (psycopg.Error, OSError) as error:
         return str(error)
+    revision = found[0] if found else None
+    if revision is None or revision < SCHEMA_REVISION:
+        return f"the database has not been migrated: it is at {revision}, and this release needs {SCHEMA_REVISION}"
     return None
 
 

@@ -1,5 +1,6 @@
 """Migrations run beside a system that works, and a system works on tables that are ahead of it."""
 
+import asyncio
 import re
 import threading
 from collections import defaultdict
@@ -16,6 +17,7 @@ from sqlalchemy import Engine, event, inspect
 
 from api.auth import development_token
 from migrations.run import alembic_config, upgrade
+from shared.database import SCHEMA_REVISION, database_fault
 from shared.models import Base
 from shared.settings import Settings
 from tests.photos import one_face
@@ -30,6 +32,22 @@ SLOW = {
 }
 # Old workers go on while and after it runs.
 CONTRACTING = r"DROP TABLE|DROP COLUMN|RENAME (?:TO|COLUMN)"
+
+
+@pytest.mark.anyio
+async def test_a_release_is_not_ready_before_its_migrations(empty_database_url: str) -> None:
+    config = alembic_config(empty_database_url)
+    *_, newest = sorted(script.revision for script in ScriptDirectory.from_config(config).walk_revisions())
+    assert newest == SCHEMA_REVISION == ScriptDirectory.from_config(config).get_current_head()
+    assert "it is at None" in str(await database_fault(empty_database_url))
+    await asyncio.to_thread(command.upgrade, config, "head")
+    assert await database_fault(empty_database_url) is None
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    assert "it is at 0001" in str(await database_fault(empty_database_url))
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    assert await database_fault(empty_database_url) is None, "an older release goes on beside the next one's tables"
 
 
 @pytest.fixture
