@@ -77,8 +77,11 @@ STORAGE_CALLS = Histogram(
 JOBS_ENDED = Counter("cuggu_jobs_ended", "Jobs that were settled", ["status"])
 REFUNDS = Counter("cuggu_refunds", "Credits that went back, by how the job ended", ["status"])
 
+# There from the start, so that the first one is a rise and not a beginning.
+for _kind in ("create", "other"):
+    PROVIDER_THROTTLED.labels(_kind)
 for _status in JobStatus:
-    if _status not in ACTIVE_JOB:  # there from the start, so that the first failure is a rise and not a beginning
+    if _status not in ACTIVE_JOB:
         JOBS_ENDED.labels(_status.value)
         REFUNDS.labels(_status.value)
 

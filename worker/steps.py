@@ -19,6 +19,8 @@ log = structlog.get_logger()
 def step(name: str) -> Callable[[Callable[Arguments, None]], Any]:
     """Register a Celery task under this name. What nobody expected is raised, and logged by Celery as an error."""
 
+    TASKS.labels(name, "crashed")  # so that the first crash is a rise and not a beginning
+
     def register(work: Callable[Arguments, None]) -> Any:
         @functools.wraps(work)
         def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
