@@ -15,7 +15,7 @@ from shared.audit import audit
 from shared.audit_objects import look_at_stretch
 from shared.disk_storage import DiskStorage
 from shared.settings import Settings
-from tests.api_client import Client, events
+from tests.api_client import Client, events, finish
 from tests.test_deletion import whole
 from worker import mending as worker_mending
 from worker.mending import ORPHAN_SECONDS, Mending
@@ -101,6 +101,22 @@ async def test_a_job_in_work_is_left_alone(client: Client, engine: Engine, setti
     storage.put("photos/stray", b"?", "image/jpeg")
     look(engine, storage)
     assert (await client.get(f"/jobs/{job['id']}")).json()["portrait_url"] is not None
+
+
+async def test_a_photo_that_a_job_in_work_had_stored_and_lost_brings_the_credit_back(
+    client: Client, engine: Engine, settings: Settings
+) -> None:
+    job = (await client.submit()).json()
+    finish(engine, settings, {**job, "photos": job["photos"][:2]})
+    storage = DiskStorage(settings.data_dir / "objects")
+    with engine.connect() as connection:
+        lost = connection.scalar(text("SELECT object_key FROM photos WHERE slot = 0"))
+    storage.delete([lost])
+    look(engine, storage)
+    finish(engine, settings, {**job, "photos": job["photos"][2:]})
+    told = (await client.get(f"/jobs/{job['id']}")).json()
+    assert (told["status"], told["progress"]["done"]) == ("PARTIAL", 3)
+    assert await client.balance() == 2
 
 
 async def test_an_empty_storage_is_another_one(
