@@ -134,14 +134,15 @@ def lock_own(session: Session, user_id: UUID, job_id: UUID) -> Job:
     return job
 
 
-def begin_processing(session: Session, job_id: UUID) -> None:
-    """QUEUED -> PROCESSING when the first photo starts; later photos find it done."""
-    session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
-        .values(status=JobStatus.PROCESSING)
-        .execution_options(synchronize_session=False)
-    )
+def begin_processing(session: Session, job: Job) -> None:
+    """QUEUED -> PROCESSING when the first photo starts; later photos find it done. The caller holds its row lock."""
+    if job.status is JobStatus.QUEUED:
+        session.execute(
+            update(Job)
+            .where(Job.id == job.id, Job.status == JobStatus.QUEUED)
+            .values(status=JobStatus.PROCESSING)
+            .execution_options(synchronize_session=False)
+        )
 
 
 def settle_if_ended(session: Session, job: Job) -> Settlement | None:
@@ -178,7 +179,7 @@ def settle_overdue(session: Session, job_id: UUID) -> Settlement | None:
         return None
     _end_photos(session, job_id, PhotoStatus.FAILED, "deadline_exceeded")
     # A job whose workers never came is still QUEUED; the arrows lead out of PROCESSING only.
-    begin_processing(session, job_id)
+    begin_processing(session, job)
     session.refresh(job)
     return settle_if_ended(session, job)
 

@@ -24,19 +24,19 @@ DELETING_SECONDS = 60
 AGAIN_SECONDS = 20
 
 
-def expect(session: Session, object_key: str) -> None:
-    """An object is about to be put there; in `EXPECTED_SECONDS` a row promises it, or it goes."""
-    _write(session, object_key, EXPECTED_SECONDS)
+def expect(session: Session, *object_keys: str) -> None:
+    """Objects are about to be put there; in `EXPECTED_SECONDS` a row promises each of them, or it goes."""
+    _write(session, object_keys, EXPECTED_SECONDS)
 
 
-def keep(session: Session, object_key: str) -> None:
-    """A row written in this transaction promises the object."""
-    session.execute(delete(LooseObject).where(LooseObject.object_key == object_key))
+def keep(session: Session, *object_keys: str) -> None:
+    """Rows written in this transaction promise the objects."""
+    session.execute(delete(LooseObject).where(LooseObject.object_key.in_(object_keys)))
 
 
 def let_go(session: Session, object_key: str) -> None:
     """No row promises the object after this transaction: delete it as soon as possible."""
-    _write(session, object_key, 0)
+    _write(session, [object_key], 0)
 
 
 def let_all_go(session: Session, object_keys: Iterable[str], deletion_id: UUID | None = None) -> int:
@@ -107,8 +107,9 @@ def forget(session: Session, object_keys: Iterable[str]) -> None:
     )
 
 
-def _write(session: Session, object_key: str, seconds: float) -> None:
-    row = insert(LooseObject).values(object_key=object_key, delete_after=db_now() + timedelta(seconds=seconds))
+def _write(session: Session, object_keys: Iterable[str], seconds: float) -> None:
+    delete_after = db_now() + timedelta(seconds=seconds)
+    row = insert(LooseObject).values([{"object_key": key, "delete_after": delete_after} for key in object_keys])
     session.execute(
         row.on_conflict_do_update(
             index_elements=[LooseObject.object_key], set_={"delete_after": row.excluded.delete_after}

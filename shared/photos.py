@@ -127,14 +127,14 @@ def resume_found(session: Session, claim: Claim) -> bool:
 
     False if there is none, and nothing has changed. Raises LeaseLost.
     """
-    _lock_wanted_job(session, claim)
+    job = _lock_wanted_job(session, claim)
     number = attempts.reopen_found(session, claim.photo_id)
     if number is None:
         return False
     _change(
         session, claim, PhotoStatus.PENDING, status=PhotoStatus.GENERATING, lease_token=None, next_check_at=db_now()
     )
-    jobs.begin_processing(session, claim.job_id)
+    jobs.begin_processing(session, job)
     jobs.record_event(session, claim.job_id, "photo.started", claim.photo_id, slot=claim.slot, attempt=number)
     return True
 
@@ -146,9 +146,9 @@ def open_attempt(session: Session, claim: Claim, provider: str, model: str) -> O
         LeaseLost: the photo is no longer ours.
         sqlalchemy.exc.IntegrityError: another attempt at this photo is open.
     """
-    _lock_wanted_job(session, claim)
+    job = _lock_wanted_job(session, claim)
     _change(session, claim, PhotoStatus.PENDING, status=PhotoStatus.GENERATING)
-    jobs.begin_processing(session, claim.job_id)
+    jobs.begin_processing(session, job)
     attempt = attempts.begin(session, claim.photo_id, provider, model)
     jobs.record_event(session, claim.job_id, "photo.started", claim.photo_id, slot=claim.slot, attempt=attempt.number)
     return attempt
@@ -192,9 +192,7 @@ def store(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd,
         stored_at=db_now(),
     )
     _end_attempt(session, attempt, end)
-    loose_objects.keep(session, file.object_key)
-    if file.thumbnail_key is not None:
-        loose_objects.keep(session, file.thumbnail_key)
+    loose_objects.keep(session, *filter(None, (file.object_key, file.thumbnail_key)))
     jobs.record_event(session, claim.job_id, "photo.stored", claim.photo_id, slot=claim.slot)
     return jobs.settle_if_ended(session, job)
 

@@ -254,8 +254,7 @@ class Generation:
         with self.sessions.begin() as session:
             # Together: who has lost the photo must not announce an object that another worker's row promises by now.
             photos.renew(session, claim, self.settings.lease_seconds)
-            loose_objects.expect(session, key)
-            loose_objects.expect(session, small)
+            loose_objects.expect(session, key, small)
         try:
             self.storage.put(key, file.body, file.content_type)
             self.storage.put(small, file.thumbnail, thumbnail.CONTENT_TYPE)
