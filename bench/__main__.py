@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def main() -> None:
     measured, void = run([wanted.only] if wanted.only else list(MEASURES), console, quick=wanted.quick)
     Console(width=140).print(table(measured, void))
     if not wanted.quick:
-        keep(measured)
+        keep(measured, void)
     failed = [line for found in measured.values() for line in found.lines if line.met is False]
     sys.exit(1 if failed or void else 0)
 
@@ -80,11 +80,18 @@ def table(measured: Mapping[str, Measured], void: Mapping[str, str]) -> Table:
     return shown
 
 
-def keep(measured: Mapping[str, Measured]) -> None:
-    """The figures, beside those of measures that did not run now; everything that was seen; the charts."""
+def keep(measured: Mapping[str, Measured], void: Iterable[str] = ()) -> None:
+    """The figures, beside those of measures that did not run now; everything that was seen; the charts.
+
+    Of a void measure nothing is kept, of an earlier run neither.
+    """
     RESULTS.mkdir(exist_ok=True)
     latest = RESULTS / "latest.json"
     figures = json.loads(latest.read_text()) if latest.exists() else {}
+    for name in void:
+        figures.pop(name, None)
+        (RESULTS / f"{name}.json").unlink(missing_ok=True)
+        chart_path(name).unlink(missing_ok=True)
     for name, found in measured.items():
         figures[name] = {line.key: round(line.value, 4) for line in found.lines}
         raw = {"title": found.title, "lines": [asdict(line) for line in found.lines], "seen": found.raw}

@@ -36,8 +36,8 @@ def measure(world: World) -> Measured:
             Line("refused", "answers 429", refused, Must("<=", 0), f"{refused}", f"{peer_refused}"),
         ],
         raw={"ours": {"jobs_per_minute": ours, "refused": refused},
-             "sdk_polling": {"jobs_per_minute": peer, "refused": peer_refused}},
-        bars={"allowed": LIMIT, "ours, one process": ours, f"SDK polling, {PEER_THREADS} threads": peer},
+             "blocking_run": {"jobs_per_minute": peer, "refused": peer_refused}},
+        bars={"allowed": LIMIT, "ours, one process": ours, f"blocking run, {PEER_THREADS} threads": peer},
         unit="jobs per minute",
     )  # fmt: skip
 
@@ -50,7 +50,7 @@ def _ours(world: World, doubled: Provider, window: float) -> tuple[float, int]:
 
 
 def _threads(world: World, doubled: Provider, window: float) -> tuple[float, int]:
-    """Plain Celery in its thread pool, each thread in `replicate.run`, which asks every half second."""
+    """Plain Celery in its thread pool, each thread in a blocking `replicate.run`."""
     servers = world.servers(migrated=False)
     environment = {**servers, **doubled.environment}
     with (

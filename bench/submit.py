@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from api.azure_faces import AzureFaceChecker
 from api.portrait import Portrait, read_portrait
-from bench.harness import Line, Measured, Must, Run, as_raw, compare, percentile
+from bench.harness import Line, Measured, Must, RoundVoid, Run, as_raw, compare, percentile
 from bench.load import closed_loop, get, post
 from bench.rows import some_jobs, write_history
 from bench.world import SECRET, World, token
@@ -63,7 +63,7 @@ def measure(world: World) -> Measured:
         naive = running.enter_context(
             world.peer("naive_submit", {**environment, "DATA_DIR": str(folder), "JWT_SECRET": SECRET})
         )
-        parts = _Parts(environment, naive.url)
+        parts = _Parts({**environment, "DATA_DIR": str(world.directory / "parts")}, naive.url)
         running.callback(parts.close)
         seen: dict[str, list[float]] = {"ours": [], "parts": [], "naive": []}
 
@@ -129,8 +129,8 @@ class _Parts:
             portrait.append(read_portrait(picture, **limits))
 
         portrait_id = uuid4()
+        self.seen["receive"].append(_ms(self._receiver, "/receive", picture))
         steps: dict[str, Callable[[], object]] = {
-            "receive": lambda: _ms(self._receiver, "/receive", picture),
             "decode": decode,
             "face": lambda: self._look(portrait[0]),
             "put": lambda: self._storage.put(jobs.portrait_key(portrait_id), portrait[0].jpeg, "image/jpeg"),
@@ -172,12 +172,17 @@ def _polls(world: World, url: str, database_url: str) -> Run:
 
 
 def _while_uploading(polls: Run, url: str, pictures: Sequence[bytes]) -> Run:
+    refused = 0
+
     def upload(ending: threading.Event, number: int) -> None:
+        nonlocal refused
         headers = {"Authorization": f"Bearer {token(EMAIL)}"}
         with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=60) as http:
             while not ending.is_set():
                 files = {"image": ("me.jpg", pictures[number % len(pictures)], "image/jpeg")}
-                http.post("/jobs", files=files, data={"style": "CLASSIC"})
+                refused += (
+                    http.post("/jobs", files=files, data={"style": "CLASSIC"}).status_code != httpx.codes.ACCEPTED
+                )
                 number += 1
 
     def run() -> float:
@@ -186,11 +191,14 @@ def _while_uploading(polls: Run, url: str, pictures: Sequence[bytes]) -> Run:
         for thread in uploads:
             thread.start()
         try:
-            return polls()
+            p99 = polls()
         finally:
             ending.set()
             for thread in uploads:
                 thread.join()
+        if refused:
+            raise RoundVoid(f"{refused} uploads were refused")
+        return p99
 
     return run
 

@@ -8,13 +8,14 @@ happens but pings, and the time from a photo's commit to its client, while chang
 import argparse
 import asyncio
 import json
+import os
 import resource
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from api.auth import development_token
+from bench.harness import other_cores, pin, server_cores
 from bench.load import closed_loop, get
 from cli.processes import free_port
 from cli.stack import Stack
@@ -137,10 +139,13 @@ class Api:
 
 @contextmanager
 def only_an_api(data_dir: Path) -> Iterator[Stack]:
+    data_dir.mkdir()
     stack = Stack(data_dir, environment={"LOG_LEVEL": "WARNING"}, processes=("api",), port=free_port(), durable=False)
-    stack.start()
+    with chdir(data_dir):  # where no developer's .env is read
+        stack.start()
     try:
         stack.wait_ready()
+        pin(stack.pid("api"), server_cores())
         yield stack
     finally:
         stack.stop()
@@ -277,6 +282,7 @@ def main() -> None:
     if descriptors < wanted.clients + 200:
         sys.exit(f"Only {descriptors} file descriptors are allowed (ulimit -Hn): take fewer --clients.")
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+    pin(os.getpid(), other_cores())
     figures = figures_of(wanted.clients, wanted.idle_seconds, wanted.changes)
     table = Table("what", "measured")
     for name, told in ROWS.items():
