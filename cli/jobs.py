@@ -56,7 +56,10 @@ def retry(
     reason: Annotated[str, typer.Option(help="Why; it stands in both jobs' stories.")],
     actor: ActorOption = None,
 ) -> None:
-    """Make a new job like a FAILED one, for the same user with the same portrait, free of charge. Once per job."""
+    """Make a new job like a FAILED one, for the same user with the same portrait, free of charge. Once per job.
+
+    It works for as long as the portrait is kept: PORTRAIT_RETENTION_SECONDS, an hour by default, after the job's end.
+    """
     settings = settings_here()
     if not reason.strip():
         raise stop("Give a reason.", 2)
