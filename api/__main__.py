@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from api.auth import require_loopback_in_development
 from api.bounded_head import BoundedHead
 from api.main import create_app
+from shared.heap import share_heaps
 from shared.settings import settings_or_exit
 
 # How long a stopping server waits for the answers it owes.
@@ -19,6 +20,7 @@ STARTUP_FAILED = 3  # as uvicorn says it
 
 
 def main() -> None:
+    share_heaps()
     settings = settings_or_exit("api")
     try:
         require_loopback_in_development(settings, settings.api_host)

@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from api.errors import problem_headers, problem_response, sentence
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 FOLDER = Path(__file__).parent / "admin"
 PREFIX = "/admin"
@@ -51,16 +54,25 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.1%}"
 
 
-_pages = Environment(
-    loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
-_pages.filters |= {"usd": _usd, "time": _time, "percent": _percent, "count": lambda number: f"{number:,}"}
+@cache
+def _pages() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - with staff's first page
+
+    pages = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters |= {"usd": _usd, "time": _time, "percent": _percent, "count": lambda number: f"{number:,}"}
+    return pages
 
 
 def page(request: Request, name: str, status: int = 200, **shown: Any) -> Response:
     """The page of this name; after an action that led to it with what came of that."""
     done = _DONE.get(request.query_params.get("done", ""))
-    body = _pages.get_template(f"{name}.html").render(path=request.url.path, done=done, **shown)
+    body = _pages().get_template(f"{name}.html").render(path=request.url.path, done=done, **shown)
     return HTMLResponse(body, status, _HEADERS)
 
 

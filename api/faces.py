@@ -12,6 +12,8 @@ from shared.settings import Settings
 SECOND_FACE_AREA_SHARE = 0.25
 # The main face must be this wide, as a share of the picture's longest side, to give the generator a likeness.
 MAIN_FACE_WIDTH_SHARE = 0.05
+# Azure Face finds no face below 36 px. Even a blank JPEG of this size has the 1 KB that it asks for.
+PORTRAIT_MIN_SIDE_PX = 200
 
 
 class FaceVerdict(StrEnum):

@@ -3,7 +3,6 @@
 from io import BytesIO
 
 import structlog
-from PIL import Image
 
 from api.faces import FaceBox, FaceVerdict, judge
 from api.patient_threads import PatientThreads
@@ -45,6 +44,8 @@ class LocalFaceChecker:
         self._threads.close()
 
     def _look(self, jpeg: bytes) -> list[DetectedFace]:
+        from PIL import Image  # noqa: PLC0415 - with the first face
+
         with Image.open(BytesIO(jpeg), formats=["JPEG"]) as picture:
             return self._detector.detect(picture.convert("RGB"))
 

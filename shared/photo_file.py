@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from shared.bare_jpeg import bare_jpeg
 from shared.content_credentials import TOOL, PhotoSigner
+from shared.encoding import encoded
 from shared.flat_picture import flat_srgb, with_smooth_mode
 from shared.thumbnail import LONGEST_SIDE_PX, make_thumbnail
 from shared.visible_mark import mark_visibly
@@ -74,7 +75,8 @@ def prepare_photo(
     kept = None if marked else _kept_as_it_is(body, xmp)
     if kept is None:
         picture = mark_visibly(read_photo(body)) if marked else read_photo(body)
-        kept = _Labelled(_encoded(picture, xmp), picture.size, make_thumbnail(picture))
+        jpeg = encoded(picture, "JPEG", quality=JPEG_QUALITY, xmp=xmp)
+        kept = _Labelled(jpeg, picture.size, make_thumbnail(picture))
     jpeg = kept.jpeg if signer is None else signer.sign(kept.jpeg, MADE_BY_AI if made_by_ai else COMPOSED)
     return PhotoFile(jpeg, "image/jpeg", *kept.size, sha256(jpeg).hexdigest(), kept.thumbnail)
 
@@ -125,9 +127,3 @@ def _opened(body: bytes) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # whatever a decoder raises over a bad file
         raise InvalidPhoto(f"not decodable: {error}") from error
-
-
-def _encoded(picture: Image.Image, xmp: bytes) -> bytes:
-    out = BytesIO()
-    picture.save(out, "JPEG", quality=JPEG_QUALITY, xmp=xmp)
-    return out.getvalue()

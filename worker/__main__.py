@@ -9,6 +9,7 @@ import sys
 
 from celery.utils.nodenames import default_nodename, host_format
 
+from shared.heap import share_heaps
 from shared.settings import settings_or_exit
 
 NAME = "worker@%h"
@@ -20,6 +21,7 @@ def main() -> None:
         "--name", default=NAME, help="tells workers of one machine apart; %%h is the machine (%(default)s)"
     )
     name = parser.parse_args().name
+    share_heaps()
     settings_or_exit("worker")
     from worker.main import app  # noqa: PLC0415 - reads the settings
 

@@ -119,7 +119,8 @@ def _settled(world: World) -> bool:
                 "(SELECT count(*) FROM attempts WHERE close_due_at IS NOT NULL OR outcome = 'OPEN')"
             ).fetchone()
             connection.execute(
-                "UPDATE loose_objects SET delete_after = now() WHERE delete_after > now() + interval '2 min'"
+                "UPDATE loose_objects SET delete_after = now(), again_after = NULL "
+                "WHERE delete_after > now() + interval '2 min' OR again_after IS NOT NULL"
             )
             connection.execute("UPDATE attempts SET close_due_at = now() WHERE close_due_at > now() + interval '31 s'")
     except psycopg.OperationalError:
