@@ -55,8 +55,9 @@ from shared.storage import open_storage
 from shared.telemetry import configure_logging
 from shared.tracing import configure_tracing
 
-# Decoding a large portrait takes 100 ms to 700 ms of processor time, and up to 0.5 GB.
-DECODERS = 2
+# Decoding a large portrait takes 100 ms to 700 ms of processor time, and up to 0.5 GB. A second one on the same core
+# is in the way of the first when that holds the interpreter's lock: polls then took twice as long (measured).
+DECODERS = 1
 
 DESCRIPTION = """One portrait in, four wedding photos out.
 

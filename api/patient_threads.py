@@ -11,9 +11,9 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# A tenth of the event loop's share of a busy core, not less: such a thread may hold the interpreter's lock for a
-# moment, and everything waits for it then.
-NICENESS = 10
+# A thirtieth of the event loop's share of a busy core. Not less: such a thread may hold the interpreter's lock for a
+# moment, and then everything waits for it.
+NICENESS = 15
 
 
 class PatientThreads:

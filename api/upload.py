@@ -1,5 +1,6 @@
 """A submission as it comes over the wire: its form, bounded by what a picture may weigh."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from uuid import UUID
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from api.bounded_body import bounded_receive
 from shared.errors import FileTooLarge, InvalidRequest, MissingField, RateLimited, UnknownRole, UnknownStyle
@@ -104,8 +105,15 @@ async def _bounded_form(request: Request, max_bytes: int) -> FormData:
     # The other kind of form has no pictures, and 10 MB of `&` in it hold up the loop for two seconds (measured).
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return FormData()
+    receive = bounded_receive(request, max_bytes + FORM_OVERHEAD_BYTES, max_bytes)
     try:
-        receive = bounded_receive(request, max_bytes + FORM_OVERHEAD_BYTES, max_bytes)
-        return await Request(request.scope, receive).form(max_files=1, max_fields=10)
-    except HTTPException as error:  # Starlette's word for a malformed multipart body
-        raise InvalidRequest(reason=error.detail) from error
+        stream = Request(request.scope, receive).stream()
+        return await _FormInMemory(request.headers, stream, max_files=1, max_fields=10).parse()
+    except MultiPartException as error:
+        raise InvalidRequest(reason=error.message) from error
+
+
+class _FormInMemory(MultiPartParser):
+    """Starlette's own would write every picture over 1 MB to the disk, and change threads for each piece of it."""
+
+    spool_max_size = sys.maxsize  # what comes is bounded

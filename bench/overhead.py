@@ -36,7 +36,7 @@ def measure(world: World) -> Measured:
     with provider(**dials, predict_spread=SPREAD) as doubled:
         ours = _ours(world, doubled, jobs)
     with provider(**dials) as doubled:
-        together = _ours(world, doubled, jobs // 2)
+        together = _ours(world, doubled, jobs // 4)
     with provider_and_bucket(world, **dials) as doubled:
         peer = _plain(world, doubled, 2 if world.quick else PEER_JOBS)
     share = [seconds / PROVIDER_SECONDS for seconds in ours]
