@@ -1,6 +1,7 @@
 """The files that a deployment starts from agree with each other, with the settings and with the locks."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -70,6 +71,24 @@ def test_every_role_runs_the_same_command_everywhere(compose: dict[str, Any]) ->
         assert compose["services"][role]["stop_grace_period"] == f"{STOP_SECONDS[name]}s", role
     commands = [text for name, text in instructions((PROJECT / "Dockerfile").read_text()) if name == "CMD"]
     assert [json.loads(text) for text in commands] == [list(COMMANDS["api"])]
+
+
+@pytest.mark.parametrize("role", ["api", "worker", "beat"])
+def test_wrong_settings_end_a_process_with_a_sentence(role: str, tmp_path: Path) -> None:
+    wrong = {"DATABASE_URL": "", "REDIS_URL": "redis://:hush@127.0.0.1:1/0", "WORKER_THREADS": "many"}
+    ended = subprocess.run(
+        [sys.executable, *COMMANDS[role][1:]],
+        env={**os.environ, **wrong, "PYTHONPATH": str(PROJECT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"{role}: the settings are wrong: DATABASE_URL: Field required; WORKER_THREADS: ")
+    assert "hush" not in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 def test_everything_starts_after_what_it_needs(compose: dict[str, Any]) -> None:
