@@ -2,13 +2,12 @@
 -- own clock is the only one: those of the workers do not matter. What the numbers mean stands in provider_budget.py.
 --
 -- KEYS     bucket (JSON), unanswered (sorted set: caller -> when its grant is forgotten),
---          waiting (sorted set: user -> until when the user's turn is kept), served (sorted set: user -> when last),
---          told (sorted set: one for each who was refused -> when it was told to come)
+--          waiting (sorted set: user -> until when the user's turn is kept), served (sorted set: user -> when last)
 -- ARGV[1]  JSON: op (take, give_back, answered, throttled) and what it needs
 -- returns  JSON: wait (seconds; 0 when granted), state (the bucket, for the caller to remember)
 
 local ask = cjson.decode(ARGV[1])
-local bucket_key, unanswered_key, waiting_key, served_key, told_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local bucket_key, unanswered_key, waiting_key, served_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 
@@ -40,9 +39,9 @@ local elapsed = math.max(0, now - state.at)
 state.level, state.at = math.min(pace.burst, state.level + elapsed * pace.rate), now
 
 local function end_reduction()
-  state.reduced, state.last_first = nil, nil
+  state.reduced, state.last_told = nil, nil
   state.level = math.min(state.level, 1)
-  redis.call('DEL', waiting_key, told_key) -- what these were told, they were told at the reduced pace
+  redis.call('DEL', waiting_key) -- what these were told, they were told at the reduced pace
   pace = ask.pace
 end
 
@@ -52,20 +51,6 @@ if state.reduced and now >= state.reduced.ends_at then
 end
 redis.call('ZREMRANGEBYSCORE', unanswered_key, '-inf', now)
 
--- The first moment from `earliest` on at which a token will be there that nobody else was told to come for.
-local function first_free(earliest, latest)
-  local each, free_at = 1 / pace.rate, now + math.max(0, 1 - state.level) / pace.rate
-  local told = redis.call('ZRANGE', told_key, 0, -1, 'WITHSCORES')
-  for place = 2, #told, 2 do
-    local taken_at = tonumber(told[place])
-    if math.max(free_at, earliest) + each <= taken_at + 0.000001 or free_at >= latest then
-      break
-    end
-    free_at = math.max(free_at, taken_at) + each
-  end
-  return math.min(math.max(free_at, earliest), latest)
-end
-
 local function take()
   -- A caller does one thing at a time: what it asked for before, it did not use.
   redis.call('ZREM', unanswered_key, ask.caller)
@@ -73,28 +58,25 @@ local function take()
     nothing_is_known()
   end
 
-  local reserved = 0 -- tokens of what is there now
+  local users, ahead, served_at = 1, 0, 0
   redis.call('ZREMRANGEBYSCORE', waiting_key, '-inf', now)
   if ask.user then
-    local kept_until = tonumber(redis.call('ZSCORE', waiting_key, ask.user) or 0)
-    if kept_until - ask.kept_seconds <= now then
-      redis.call('ZREM', waiting_key, ask.user) -- this is the turn that was kept
+    served_at = tonumber(redis.call('ZSCORE', served_key, ask.user) or 0)
+    users = redis.call('ZCARD', waiting_key)
+    if not redis.call('ZSCORE', waiting_key, ask.user) then
+      users = users + 1
     end
-    local served_at = tonumber(redis.call('ZSCORE', served_key, ask.user) or 0)
     -- Whose turn comes later than an empty bucket is full again loses nothing by what is taken now.
     local soon = now + pace.burst / pace.rate + ask.kept_seconds
-    local waiting, ahead = redis.call('ZRANGEBYSCORE', waiting_key, '-inf', soon, 'WITHSCORES'), 0
-    for place = 1, #waiting, 2 do
-      local other, comes_at = waiting[place], tonumber(waiting[place + 1]) - ask.kept_seconds
+    for _, other in ipairs(redis.call('ZRANGEBYSCORE', waiting_key, '-inf', soon)) do
       if other ~= ask.user and tonumber(redis.call('ZSCORE', served_key, other) or 0) < served_at then
         ahead = ahead + 1
-        reserved = math.max(reserved, ahead - pace.rate * math.max(0, comes_at - now))
       end
     end
   end
 
   local ready_at = math.max(now, state.closed_until)
-  local missing = 1 + reserved - state.level
+  local missing = 1 + ahead - state.level
   if missing > 0.000001 then
     ready_at = math.max(ready_at, now + missing / pace.rate)
   end
@@ -113,22 +95,27 @@ local function take()
     redis.call('ZADD', unanswered_key, now + ask.unanswered_seconds, ask.caller)
     if ask.user then
       redis.call('ZADD', served_key, now, ask.user)
+      local kept_until = tonumber(redis.call('ZSCORE', waiting_key, ask.user) or 0)
+      if kept_until - ask.kept_seconds <= now then
+        redis.call('ZREM', waiting_key, ask.user) -- none of this user's photos was told to come later than now
+      end
     end
     return 0
   end
 
-  -- Those who were refused come back one after another, at the pace at which they can be served: a user's first photo
-  -- before the further ones of all others, and those where nobody else was told to come.
-  redis.call('ZREMRANGEBYSCORE', told_key, '-inf', now)
-  local told = first_free(ready_at, ready_at + ask.line_seconds)
-  if ask.user then
-    if not redis.call('ZSCORE', waiting_key, ask.user) then
-      state.last_first = math.max(now, state.last_first or 0) + 1 / pace.rate
-      told = math.max(ready_at, math.min(told, state.last_first))
-    end
-    redis.call('ZADD', waiting_key, 'LT', told + ask.kept_seconds, ask.user) -- the user's next turn
+  -- Those who were refused come back one after another, at the pace at which they can be served: the first photo of
+  -- each user in one line, every further one of the same user a round of all users later.
+  local kept_until = ask.user and tonumber(redis.call('ZSCORE', waiting_key, ask.user) or 0) or 0
+  local behind = kept_until - ask.kept_seconds
+  local further = behind > now
+  local turn = further and behind + users / pace.rate or (state.last_told or 0) + 1 / pace.rate
+  local told = math.max(ready_at, math.min(turn, ready_at + ask.line_seconds))
+  if not further then
+    state.last_told = told
   end
-  redis.call('ZADD', told_key, told, ask.caller .. ':' .. now)
+  if ask.user then
+    redis.call('ZADD', waiting_key, told + ask.kept_seconds, ask.user)
+  end
   return math.max(told - now, ask.wait_min_seconds)
 end
 
@@ -179,7 +166,7 @@ local wait = operations[ask.op]() or 0
 local kept = cjson.encode(state)
 redis.call('SET', bucket_key, kept, 'EX', ask.bucket_ttl_seconds)
 redis.call('ZREMRANGEBYSCORE', served_key, '-inf', now - ask.users_ttl_seconds)
-for _, key in ipairs({ unanswered_key, waiting_key, served_key, told_key }) do
+for _, key in ipairs({ unanswered_key, waiting_key, served_key }) do
   redis.call('EXPIRE', key, ask.users_ttl_seconds)
 end
 return cjson.encode({ wait = wait, closed_seconds = math.max(0, state.closed_until - now), state = state })

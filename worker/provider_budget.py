@@ -160,8 +160,8 @@ class ProviderBudget:
         """The script's reply; None while Redis is away."""
         if time.monotonic() < self._left_alone_until:
             return None
-        # The hash tag keeps the five keys on one node of a cluster.
-        keys = [f"cuggu:budget:{{{kind}}}:{name}" for name in ("bucket", "unanswered", "waiting", "served", "told")]
+        # The hash tag keeps the four keys on one node of a cluster.
+        keys = [f"cuggu:budget:{{{kind}}}:{name}" for name in ("bucket", "unanswered", "waiting", "served")]
         request = {
             "doubt": DOUBTED_ANSWERS if kind == "create" else 0,
             "pace": asdict(self._paces[kind]),
