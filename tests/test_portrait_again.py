@@ -34,7 +34,7 @@ async def test_a_portrait_is_used_again_and_each_job_has_its_own_copy(
     client: Client, engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = (await client.submit()).json()
-    monkeypatch.delattr("api.submission.read_portrait")  # neither decoded again
+    monkeypatch.delattr("api.portrait.read_portrait")  # neither decoded again
     monkeypatch.delattr("api.remembered_faces.RememberedFaces.verdict")  # nor looked at
     answer = await again(client, first["id"])
     second = answer.json()
