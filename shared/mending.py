@@ -12,15 +12,12 @@ from sqlalchemy.orm import Session
 from shared import jobs, loose_objects
 from shared.database import db_now
 from shared.jobs import portrait_key
-from shared.models import Job, Photo, PhotoStatus, StorageLook
+from shared.models import Job, Photo, StorageLook
 
 # From one look's beginning to the next: with the age at which an object is an orphan it stays below I6's 15 minutes.
 EVERY_SECONDS = 240
 # A stretch takes a second or two; whoever takes longer has died, and another goes on.
 TURN_SECONDS = 120
-_NOTHING_STORED: dict[str, Any] = dict.fromkeys(
-    ("object_key", "thumbnail_key", "sha256", "width", "height", "size_bytes", "stored_at")
-)
 
 
 def take_turn(session: Session) -> str | None:
@@ -71,8 +68,8 @@ def adopt(session: Session, object_keys: Iterable[str]) -> None:
 def write_off(session: Session, key: str, table: str, row_id: str) -> bool:
     """The row stops promising the object, which is lost; whether it did promise it until now.
 
-    The portrait of a job in work is left alone: its steps find out themselves. A photo that such a job had stored
-    becomes one that failed, and so its credit comes back.
+    The portrait of a job in work is left alone: its steps find out themselves, and the credit comes back. A photo is
+    written off whatever its job does. It stays STORED, because it was (I7), and its job may still end COMPLETED.
     """
     return (
         _write_off_portrait(session, key, UUID(row_id)) if table == "jobs" else _write_off_photo(session, key, row_id)
@@ -108,8 +105,6 @@ def _write_off_photo(session: Session, key: str, photo_id: str) -> bool:
         if photo.thumbnail_key is not None:
             loose_objects.let_go(session, photo.thumbnail_key)
         changed = {"object_key": None, "thumbnail_key": None, "sha256": None, "deleted_at": db_now()}
-        if job.completed_at is None:
-            changed = _NOTHING_STORED | {"status": PhotoStatus.FAILED, "error_code": "object_lost"}
         what = "photo"
     else:
         return False

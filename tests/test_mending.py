@@ -16,6 +16,7 @@ from shared.audit_objects import look_at_stretch
 from shared.disk_storage import DiskStorage
 from shared.settings import Settings
 from tests.api_client import Client, events, finish
+from tests.photos import one_face
 from tests.test_deletion import whole
 from worker import mending as worker_mending
 from worker.mending import ORPHAN_SECONDS, Mending
@@ -103,7 +104,7 @@ async def test_a_job_in_work_is_left_alone(client: Client, engine: Engine, setti
     assert (await client.get(f"/jobs/{job['id']}")).json()["portrait_url"] is not None
 
 
-async def test_a_photo_that_a_job_in_work_had_stored_and_lost_brings_the_credit_back(
+async def test_a_photo_that_is_lost_while_its_job_is_in_work_was_stored_all_the_same(
     client: Client, engine: Engine, settings: Settings
 ) -> None:
     job = (await client.submit()).json()
@@ -115,8 +116,12 @@ async def test_a_photo_that_a_job_in_work_had_stored_and_lost_brings_the_credit_
     look(engine, storage)
     finish(engine, settings, {**job, "photos": job["photos"][2:]})
     told = (await client.get(f"/jobs/{job['id']}")).json()
-    assert (told["status"], told["progress"]["done"]) == ("PARTIAL", 3)
-    assert await client.balance() == 2
+    assert (told["status"], told["progress"]["done"]) == ("COMPLETED", 4)
+    assert [photo["gone"] for photo in told["photos"]] == [True, False, False, False]
+    assert await client.balance() == 1
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE photos SET size_bytes = :size"), {"size": len(one_face())})
+    assert [(f.promise, f.says) for f in audit(engine, storage).findings if not f.proved] == []
 
 
 async def test_an_empty_storage_is_another_one(
