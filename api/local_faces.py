@@ -2,15 +2,15 @@
 
 from io import BytesIO
 
+import anyio.to_thread
 import structlog
 
 from api.faces import FaceBox, FaceVerdict, judge
-from api.patient_threads import PatientThreads
 from shared.errors import FaceCheckUnavailable
 from shared.face_detector import SURE_SCORE, DetectedFace, FaceDetector, FaceDetectorUnavailable
 from shared.settings import Settings
 
-LOOKS_AT_ONCE = 2  # as many as the detector has threads
+LOOKS_AT_ONCE = 2  # as many as the detector has threads; the rest wait without holding a thread
 RETRY_AFTER_SECONDS = 10
 
 log = structlog.get_logger()
@@ -28,11 +28,11 @@ class LocalFaceChecker:
 
     def __init__(self, settings: Settings) -> None:
         self._detector = FaceDetector(settings.face_model_path)
-        self._threads = PatientThreads(LOOKS_AT_ONCE)
+        self._limiter = anyio.CapacityLimiter(LOOKS_AT_ONCE)
 
     async def check(self, jpeg: bytes, width: int, height: int) -> FaceVerdict:
         try:
-            faces = await self._threads.run(self._look, jpeg)
+            faces = await anyio.to_thread.run_sync(self._look, jpeg, limiter=self._limiter)
         except (FaceDetectorUnavailable, OSError, ValueError) as error:
             log.error("face_check.failed", error=str(error), size_bytes=len(jpeg))
             raise FaceCheckUnavailable(retry_after_seconds=RETRY_AFTER_SECONDS) from error
@@ -41,7 +41,7 @@ class LocalFaceChecker:
         return judge(_box(main) if main else None, others, width, height)
 
     async def close(self) -> None:
-        self._threads.close()
+        """Nothing is held."""
 
     def _look(self, jpeg: bytes) -> list[DetectedFace]:
         from PIL import Image  # noqa: PLC0415 - with the first face

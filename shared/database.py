@@ -114,7 +114,7 @@ def _look_after_rests(engine: Engine) -> Engine:
 
 
 def make_engine(database_url: str, *, transaction_pooling: bool, pool_size: int = 5) -> Engine:
-    """For workers and the command line. Connections that died with a server are replaced at checkout."""
+    """For workers and the command line. Connections that died with a server while they rested are replaced."""
     engine = create_engine(
         driver_url(database_url),
         pool_size=pool_size,

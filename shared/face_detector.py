@@ -102,13 +102,12 @@ class FaceDetector:
         # Here, not above: 17 MB with the network, which a process that has not looked yet does without (measured).
         import cv2  # noqa: PLC0415
         import numpy as np  # noqa: PLC0415
+        from PIL import Image  # noqa: PLC0415
 
         if not hasattr(self._own, "network"):
             self._own.network = self._new_network()
         scale = min(1.0, _LONG_SIDE_PX / max(rgb.size))
         width, height = (max(1, round(side * scale)) for side in rgb.size)
-        from PIL import Image  # noqa: PLC0415 - with the first face, as OpenCV
-
         seen = rgb.convert("RGB").resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
         canvas = np.zeros((max(height, _SHORTEST_CANVAS_SIDE_PX), max(width, _SHORTEST_CANVAS_SIDE_PX), 3), np.uint8)
         canvas[:height, :width] = np.asarray(seen)[:, :, ::-1]  # OpenCV wants blue first

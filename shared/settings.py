@@ -238,7 +238,8 @@ def settings_or_exit(program: str) -> Settings:
 def what_is_wrong(error: ValidationError | SettingsError) -> str:
     """In words, by the names of the environment, without any value, which may be a secret."""
     if isinstance(error, SettingsError):  # pydantic's word for a list that is not JSON; it names the field in quotes
-        return f'{str(error).split(chr(34))[1].upper()} must be a JSON list, such as ["one", "two"]'
+        _, name, *_ = str(error).split('"')
+        return f'{name.upper()} must be a JSON list, such as ["one", "two"]'
     return "; ".join(
         f"{'.'.join(map(str, found['loc'])).upper()}: {found['msg']}" if found["loc"] else found["msg"]
         for found in error.errors()
