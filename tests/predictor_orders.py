@@ -1,7 +1,6 @@
 """Orders for the tests of the predictors, and waiting for what becomes of them."""
 
 import random
-import time
 from typing import Any
 from uuid import uuid4
 
@@ -30,9 +29,12 @@ def an_order(**changes: Any) -> PredictionOrder:
 
 def started(predictor: Predictor, order: PredictionOrder, seconds: float = 20.0) -> Prediction:
     """The prediction, asked for again as long as the predictor says "not yet"."""
-    deadline = time.monotonic() + seconds
-    while isinstance(answer := predictor.start(order), NotYet) and time.monotonic() < deadline:
-        time.sleep(answer.after_seconds)
+
+    def ask() -> object:
+        answer = predictor.start(order)
+        return None if isinstance(answer, NotYet) else answer
+
+    answer = wait_until(ask, seconds)
     assert isinstance(answer, Prediction), answer
     return answer
 

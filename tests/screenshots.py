@@ -79,7 +79,7 @@ def on_the_phone(browser: Browser, stack: Stack, language: str) -> list[Image.Im
         visitor.stored(4)
         visitor.follow("frame.open", number=3)
         visitor.press("photo.choose")
-        visitor.page.wait_for_timeout(800)  # until it has faded in
+        settled(visitor)
         shots.append(taken(visitor))
     return shots
 
@@ -93,8 +93,13 @@ def on_the_desktop(browser: Browser, stack: Stack, language: str) -> Image.Image
         visitor.stored(4)
         visitor.press("photo.choose.label", number=1)
         visitor.page.mouse.move(0, 0)
-        visitor.page.wait_for_timeout(800)
+        settled(visitor)
         return taken(visitor, whole=True)
+
+
+def settled(visitor: Visitor) -> None:
+    """Everything has faded in."""
+    visitor.page.wait_for_function("document.getAnimations().every(one => one.playState === 'finished')")
 
 
 def side_by_side(shots: list[Image.Image]) -> Image.Image:

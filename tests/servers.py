@@ -9,14 +9,14 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
 from cli.embedded import EmbeddedPostgres, EmbeddedRedis
+from tests.waiting import wait_until
 
 TEMPLATE = "cuggu_template"
 REDIS_DATABASES = 4096
@@ -64,26 +64,27 @@ def running_servers(run_dir: Path) -> Servers:
                     stderr=output,
                     start_new_session=True,  # a Ctrl-C is for pytest; this ends when pytest has ended
                 )
-            deadline = time.monotonic() + START_SECONDS
-            while not address.exists():
-                if owner.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"the servers of the tests did not start:\n{log.read_text()}")
-                time.sleep(0.02)
+            with suppress(AssertionError):
+                wait_until(lambda: address.exists() or owner.poll() is not None, START_SECONDS)
+            if not address.exists():
+                raise RuntimeError(f"the servers of the tests did not start:\n{log.read_text()}")
     return Servers(**json.loads(address.read_text()))
 
 
 def leave_run(run_dir: Path, users: IO[bytes]) -> None:
     """End the run: wait (bounded) until the servers have ended, and remove what they left."""
     users.close()
-    deadline = time.monotonic() + 60
     with (run_dir / "owner.lock").open("ab") as owner:
-        while time.monotonic() < deadline:
+
+        def has_ended() -> bool:
             try:
                 fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                time.sleep(0.02)
-            else:
-                break
+                return False
+            return True
+
+        with suppress(AssertionError):  # whatever is left is removed all the same
+            wait_until(has_ended, 60)
     shutil.rmtree(run_dir, ignore_errors=True)
 
 

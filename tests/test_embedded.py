@@ -111,12 +111,14 @@ def test_a_server_that_cannot_start_says_why(data_dir: Path, monkeypatch: pytest
 
 def test_servers_end_when_their_starter_is_killed(data_dir: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from cli.embedded import EmbeddedPostgres, EmbeddedRedis\n"
+        "import sys; from pathlib import Path; from cli.embedded import EmbeddedPostgres, EmbeddedRedis\n"
         "postgres = EmbeddedPostgres(Path(sys.argv[1]), durable=False); postgres.start()\n"
         "valkey = EmbeddedRedis(Path(sys.argv[1]), durable=False); valkey.start()\n"
-        "print(postgres.process.pid, valkey.process.pid, flush=True); time.sleep(600)\n"
+        "print(postgres.process.pid, valkey.process.pid, flush=True); sys.stdin.read()\n"
     )
-    starter = subprocess.Popen([sys.executable, "-c", program, str(data_dir)], stdout=subprocess.PIPE, text=True)
+    starter = subprocess.Popen(
+        [sys.executable, "-c", program, str(data_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert starter.stdout
     pids = [int(word) for word in starter.stdout.readline().split()]
     assert len(pids) == 2

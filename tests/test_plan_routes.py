@@ -63,10 +63,11 @@ async def generate(client: Client, **headers: str) -> httpx.Response:
 
 async def begun(client: Client) -> dict[str, Any]:
     """The job of a submission that is under way, once it has been accepted."""
-    async with asyncio.timeout(20):
-        while not (jobs := (await client.get("/jobs")).json()["jobs"]):  # noqa: ASYNC110 - asks over HTTP
-            await asyncio.sleep(0.02)
-    return dict(jobs[0])
+
+    async def jobs() -> list[dict[str, Any]]:
+        return list((await client.get("/jobs")).json()["jobs"])
+
+    return (await until(jobs))[0]
 
 
 async def test_who_waits_for_the_photos_holds_no_picture_in_memory(client: Client) -> None:

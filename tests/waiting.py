@@ -3,7 +3,8 @@
 import asyncio
 import selectors
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from socket import socket
 from typing import IO, TypeVar
 
@@ -20,10 +21,15 @@ def wait_until(condition: Callable[[], Found], seconds: float = 20) -> Found:
     return said
 
 
-async def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Return when the condition holds. Raises TimeoutError."""
+async def until(condition: Callable[[], Found | Awaitable[Found]], seconds: float = 20) -> Found:
+    """What the condition, a coroutine perhaps, says once it holds. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what it looks at calls nobody
+        while True:
+            said = condition()
+            if isawaitable(said):
+                said = await said
+            if said:
+                return said
             await asyncio.sleep(LOOK_SECONDS / 2)
 
 

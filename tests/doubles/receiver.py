@@ -2,11 +2,12 @@
 
 import ssl
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,7 @@ class Receiver:
 
     def wait_for_posts(self, count: int, seconds: float = 10.0) -> list[Received]:
         """The posts received so far, as soon as there are `count`."""
-        deadline = time.monotonic() + seconds
-        while len(self.posts) < count:
-            assert time.monotonic() < deadline, f"{len(self.posts)} of {count} posts came within {seconds} s"
-            time.sleep(0.01)
+        wait_until(lambda: len(self.posts) >= count, seconds)
         return list(self.posts)
 
 
