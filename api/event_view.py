@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.job_view import photo_view
 from shared.errors import NotFound
-from shared.models import JobStatus, PhotoStatus
+from shared.states import JobStatus, PhotoStatus
 
 ENDS = {
     f"job.{status.lower()}": status

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.eta import Durations, Eta, eta
 from shared.errors import InvalidRequest, NotFound
-from shared.models import ACTIVE_JOB, PhotoStatus
+from shared.states import ACTIVE_JOB, PhotoStatus
 
 _LASTING = """
     j.id, j.status, j.style, j.role, j.error_code, j.selected_photo_id, j.created_at, j.completed_at,

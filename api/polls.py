@@ -17,7 +17,7 @@ from api.auth import Caller, Proof
 from api.eta import Durations, Eta, eta
 from api.job_view import OWNED_JOBS, RenderedJob, render
 from shared.errors import NotFound
-from shared.models import ACTIVE_JOB
+from shared.states import ACTIVE_JOB
 
 
 @dataclass(eq=False, slots=True)

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field, model_validator
 
 from shared.granting import RETRY_PREFIX, STAFF_PREFIX
-from shared.models import JobStatus, LedgerKind, PhotoStatus
+from shared.states import JobStatus, LedgerKind, PhotoStatus
 from shared.styles import Role, Style
 
 EMAIL_PATTERN = r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$"

@@ -36,9 +36,9 @@ from shared import photos
 from shared.attempts import AttemptEnd
 from shared.change_notes import ChangeNotes
 from shared.database import make_engine
-from shared.models import AttemptOutcome, PhotoStatus
 from shared.photos import StoredFile
 from shared.settings import Settings
+from shared.states import AttemptOutcome, PhotoStatus
 
 EMAIL = "waiting@example.com"
 CONNECTING_AT_ONCE = 100

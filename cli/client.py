@@ -14,7 +14,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 from api.auth import is_loopback
 from api.schemas import CreditsOut, JobOut, MeOut, SubmittedOut
 from cli.event_source import read_events
-from shared.models import ACTIVE_JOB, JobStatus, PhotoStatus
+from shared.states import ACTIVE_JOB, JobStatus, PhotoStatus
 
 WAIT_SECONDS = 20  # how long one poll is held; proxies commonly cut a silent connection after 30
 CONNECT_TIMEOUT_SECONDS = 5

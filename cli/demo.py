@@ -26,8 +26,8 @@ from cli.job_display import JobDisplay
 from cli.processes import StartFailed, free_port, make_data_dir
 from cli.stack import Ended, Stack, ambient_environment
 from cli.vendors import Vendors, doubled_vendors
-from shared.models import JobStatus
 from shared.settings import Settings
+from shared.states import JobStatus
 from shared.styles import STYLES, Role, Style
 
 SAMPLE = Path(__file__).parent / "sample" / "astronaut.jpg"

@@ -14,7 +14,7 @@ from api.schemas import JobOut
 from cli.client import ApiProblem, Client, Unreachable, parse_server
 from cli.configuration import default_language, settings_here, stop
 from cli.job_display import JobDisplay
-from shared.models import JobStatus
+from shared.states import JobStatus
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 DEFAULT_EMAIL = "you@example.com"

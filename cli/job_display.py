@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeEla
 from rich.progress_bar import ProgressBar
 
 from api.schemas import JobOut, PhotoOut
-from shared.models import ACTIVE_JOB, ACTIVE_PHOTO, PhotoStatus
+from shared.states import ACTIVE_JOB, ACTIVE_PHOTO, PhotoStatus
 
 _WORDS = {
     PhotoStatus.PENDING: "waiting",

@@ -10,7 +10,7 @@ from cli.client import ApiProblem, Client, Unreachable
 from cli.configuration import default_language, stop
 from cli.generate import DEFAULT_EMAIL, DEFAULT_SERVER, INTERRUPTED, explain, explain_end, own_token
 from cli.job_display import JobDisplay
-from shared.models import JobStatus
+from shared.states import JobStatus
 
 
 def register(app: typer.Typer) -> None:

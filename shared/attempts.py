@@ -18,7 +18,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session, aliased
 
 from shared.database import db_now
-from shared.models import Attempt, AttemptOutcome, Job, Photo
+from shared.models import Attempt, Job, Photo
+from shared.states import AttemptOutcome
 
 # Providers take seeds as signed 32-bit numbers.
 SEED_LIMIT = 2**31

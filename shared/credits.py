@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from shared import former_addresses
 from shared.errors import GrantConflict, InsufficientCredits, NotFound, Unauthorized
-from shared.models import LedgerEntry, LedgerKind, User
+from shared.models import LedgerEntry, User
+from shared.states import LedgerKind
 
 JOB_COST_CREDITS = 1
 

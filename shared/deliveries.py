@@ -14,7 +14,8 @@ from sqlalchemy import ColumnElement, and_, case, func, insert, null, or_, selec
 from sqlalchemy.orm import Session
 
 from shared.database import db_now
-from shared.models import Delivery, DeliveryStatus
+from shared.models import Delivery
+from shared.states import DeliveryStatus
 
 GIVEN_UP_AFTER_SECONDS = 2 * 60 * 60.0  # since the first try
 

@@ -14,10 +14,11 @@ from sqlalchemy.orm import Session
 from shared import credits, jobs, loose_objects, staff_actions
 from shared.errors import GrantConflict, Paused
 from shared.granting import RETRY_PREFIX
-from shared.models import Job, JobStatus, LedgerEntry
+from shared.models import Job, LedgerEntry
 from shared.queue import JobQueue
 from shared.spending import Spending
 from shared.staff_actions import Actor
+from shared.states import JobStatus
 from shared.storage import ObjectNotFound, ObjectStorage
 
 _RETRIED_BEFORE = "Job {0} has been retried before; `cuggu jobs show {0}` tells more."

@@ -18,17 +18,8 @@ from shared import credits, deliveries, loose_objects
 from shared.consent import Consent
 from shared.database import db_now
 from shared.errors import JobEnded, NotFound, PhotoNotStored
-from shared.models import (
-    ACTIVE_JOB,
-    ACTIVE_PHOTO,
-    Attempt,
-    AttemptOutcome,
-    Job,
-    JobEvent,
-    JobStatus,
-    Photo,
-    PhotoStatus,
-)
+from shared.models import Attempt, Job, JobEvent, Photo
+from shared.states import ACTIVE_JOB, ACTIVE_PHOTO, AttemptOutcome, JobStatus, PhotoStatus
 
 PHOTOS_PER_JOB = 4
 

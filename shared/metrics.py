@@ -23,7 +23,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from shared.errors import Refusal
-from shared.models import ACTIVE_JOB, JobStatus
+from shared.states import ACTIVE_JOB, JobStatus
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 # Where several processes answer on one port, each of them can tell of all (prometheus_client's own way).

@@ -28,53 +28,16 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.database import db_now
-
-
-class JobStatus(StrEnum):
-    QUEUED = "QUEUED"
-    PROCESSING = "PROCESSING"
-    COMPLETED = "COMPLETED"
-    PARTIAL = "PARTIAL"
-    FAILED = "FAILED"
-    CANCELED = "CANCELED"
-
-
-class PhotoStatus(StrEnum):
-    PENDING = "PENDING"
-    GENERATING = "GENERATING"
-    STORED = "STORED"
-    FAILED = "FAILED"
-    CANCELED = "CANCELED"
-
-
-class AttemptOutcome(StrEnum):
-    OPEN = "OPEN"  # it may still bring a photo, or still cost money
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-    CANCELED = "CANCELED"
-    LOST = "LOST"  # its create call's answer was lost, and no prediction was ever found
-
-
-class DeliveryStatus(StrEnum):
-    WAITING = "WAITING"
-    DELIVERED = "DELIVERED"
-    GIVEN_UP = "GIVEN_UP"
-
-
-class DeletionKind(StrEnum):
-    JOB = "JOB"
-    ACCOUNT = "ACCOUNT"
-
-
-class LedgerKind(StrEnum):
-    SIGNUP = "SIGNUP"
-    CHARGE = "CHARGE"
-    REFUND = "REFUND"
-    GRANT = "GRANT"
-
-
-ACTIVE_JOB = (JobStatus.QUEUED, JobStatus.PROCESSING)
-ACTIVE_PHOTO = (PhotoStatus.PENDING, PhotoStatus.GENERATING)
+from shared.states import (
+    ACTIVE_JOB,
+    ACTIVE_PHOTO,
+    AttemptOutcome,
+    DeletionKind,
+    DeliveryStatus,
+    JobStatus,
+    LedgerKind,
+    PhotoStatus,
+)
 
 
 def _is_active(statuses: tuple[StrEnum, ...]) -> Any:

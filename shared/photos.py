@@ -17,8 +17,9 @@ from shared import attempts, jobs, loose_objects
 from shared.attempts import AttemptEnd, OpenAttempt
 from shared.database import db_now
 from shared.jobs import Settlement
-from shared.models import ACTIVE_JOB, Attempt, AttemptOutcome, Job, Photo, PhotoStatus
+from shared.models import Attempt, Job, Photo
 from shared.origin import Origin
+from shared.states import ACTIVE_JOB, AttemptOutcome, PhotoStatus
 
 LATE_LOOK_SECONDS = 60.0
 

@@ -4,7 +4,7 @@ import structlog
 
 from shared.jobs import Settlement
 from shared.metrics import JOBS_ENDED, REFUNDS
-from shared.models import JobStatus
+from shared.states import JobStatus
 
 log = structlog.get_logger()
 

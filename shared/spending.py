@@ -18,10 +18,11 @@ from shared import staff_actions
 from shared.database import db_now
 from shared.errors import Paused
 from shared.model_prices import expected_price_usd
-from shared.models import ACTIVE_PHOTO, Attempt, Photo
+from shared.models import Attempt, Photo
 from shared.settings import Settings
 from shared.staff_actions import Actor
 from shared.staff_models import Pause
+from shared.states import ACTIVE_PHOTO
 
 # What clients are asked to wait: staff may resume, or raise the budget, at any moment.
 PAUSED_SECONDS = 300

@@ -19,9 +19,9 @@ from api.main import create_app
 from shared import photos
 from shared.attempts import AttemptEnd
 from shared.disk_storage import DiskStorage
-from shared.models import AttemptOutcome, PhotoStatus
 from shared.photos import StoredFile
 from shared.settings import Settings
+from shared.states import AttemptOutcome, PhotoStatus
 from tests import photos as pictures
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from shared import jobs, loose_objects
-from shared.models import JobStatus
+from shared.states import JobStatus
 from tests.crash_world import World
 from tests.doubles.replicate_process import DoubledReplicate
 from tests.photos import one_face

@@ -26,11 +26,11 @@ from shared.change_notes import ChangeNotes
 from shared.database import make_engine
 from shared.disk_storage import DiskStorage
 from shared.jobs import NewJob, portrait_key
-from shared.models import AttemptOutcome, JobStatus, PhotoStatus
 from shared.photo_file import PhotoFile, prepare_photo
 from shared.photos import StoredFile
 from shared.queue import JobQueue, make_celery
 from shared.settings import Settings
+from shared.states import AttemptOutcome, JobStatus, PhotoStatus
 from tests.api_client import Client, serve
 from tests.boundaries import Boundaries
 from tests.doubles.replicate_process import DoubledReplicate

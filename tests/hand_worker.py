@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from shared import photos
 from shared.attempts import AttemptEnd, OpenAttempt
 from shared.change_notes import ChangeNotes
-from shared.models import AttemptOutcome, PhotoStatus
 from shared.photos import Claim, StoredFile
+from shared.states import AttemptOutcome, PhotoStatus
 from shared.storage import ObjectStorage
 
 LEASE_SECONDS = 60

@@ -20,8 +20,8 @@ from shared.audit import audit
 from shared.database import make_engine
 from shared.disk_storage import DiskStorage
 from shared.errors import NotFound
-from shared.models import PhotoStatus
 from shared.settings import Settings
+from shared.states import PhotoStatus
 from tests import photos as pictures
 from tests.api_client import Client, application, finish, refused
 from tests.rows import money_is_right, new_job

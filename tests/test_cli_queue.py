@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from shared import photos
-from shared.models import PhotoStatus
 from shared.queue import JobQueue, make_celery
 from shared.queue_figures import SweepNotes
 from shared.settings import Settings
+from shared.states import PhotoStatus
 from tests.rows import accepted_job
 from tests.stack import RunningStack
 from tests.waiting import wait_until

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared import credits, jobs
 from shared.errors import GrantConflict, InsufficientCredits, NotFound
-from shared.models import LedgerKind
+from shared.states import LedgerKind
 from tests.rows import money_is_right, new_job, new_user
 
 

@@ -17,8 +17,8 @@ from api.errors import PROBLEMS
 from api.main import create_app
 from api.routes import health, metrics
 from cli.main import app as cuggu
-from shared.models import ACTIVE_JOB, ACTIVE_PHOTO, JobStatus, PhotoStatus
 from shared.settings import Settings
+from shared.states import ACTIVE_JOB, ACTIVE_PHOTO, JobStatus, PhotoStatus
 
 PROJECT = Path(__file__).parents[1]
 README, KOREAN = PROJECT / "README.md", PROJECT / "README.ko.md"

@@ -21,9 +21,9 @@ from shared.change_notes import ChangeNotes
 from shared.content_credentials import NotSigned, PhotoSigner
 from shared.disk_storage import DiskStorage
 from shared.errors import StorageUnavailable
-from shared.models import PhotoStatus
 from shared.photos import claim, take_due
 from shared.settings import Settings
+from shared.states import PhotoStatus
 from tests.rows import accepted_job, money_is_right
 from tests.scripted_predictor import ScriptedPredictor, done, failed
 from tests.signing_certificate import is_signed, own_signer

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from shared.change_notes import ChangeNotes
 from shared.disk_storage import DiskStorage
-from shared.models import PhotoStatus
 from shared.photos import take_due
 from shared.settings import Settings
+from shared.states import PhotoStatus
 from tests.doubles.replicate_process import DoubledReplicate, doubled_replicate
 from tests.photos import one_face
 from tests.rows import accepted_job, money_is_right

@@ -16,8 +16,8 @@ from shared import attempts, jobs, photos
 from shared.attempts import AttemptEnd, OpenAttempt
 from shared.errors import InsufficientCredits, JobEnded, NotFound, PhotoNotStored
 from shared.jobs import Settlement
-from shared.models import AttemptOutcome, JobStatus, PhotoStatus
 from shared.photos import Claim, LeaseLost, StoredFile
+from shared.states import AttemptOutcome, JobStatus, PhotoStatus
 from tests.rows import accepted_job, money_is_right, new_job, new_user
 from tests.waiting import wait_until
 

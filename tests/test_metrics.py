@@ -19,11 +19,11 @@ from shared import attempts, figures, jobs, photos
 from shared.change_notes import ChangeNotes
 from shared.disk_storage import DiskStorage
 from shared.errors import StorageUnavailable
-from shared.models import PhotoStatus
 from shared.observed_storage import ObservedStorage
 from shared.queue import START_QUEUE
 from shared.queue_figures import SweepNotes
 from shared.settings import Settings
+from shared.states import PhotoStatus
 from shared.storage import ObjectNotFound
 from tests import photos as pictures
 from tests.api_client import Client

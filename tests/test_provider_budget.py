@@ -25,8 +25,9 @@ from sqlalchemy.orm import sessionmaker
 
 from shared.change_notes import ChangeNotes
 from shared.disk_storage import DiskStorage
-from shared.models import Attempt, Photo, PhotoStatus
+from shared.models import Attempt, Photo
 from shared.settings import Settings
+from shared.states import PhotoStatus
 from tests.doubles.replicate_process import DoubledReplicate, doubled_replicate
 from tests.predictor_orders import an_order, started
 from tests.rows import accepted_job

@@ -14,9 +14,9 @@ from shared import attempts, jobs, photos
 from shared.change_notes import ChangeNotes
 from shared.disk_storage import DiskStorage
 from shared.errors import StorageUnavailable
-from shared.models import PhotoStatus
 from shared.queue import COLLECT_QUEUE, MAINTENANCE_QUEUE, START_QUEUE, JobQueue, make_celery
 from shared.settings import Settings
+from shared.states import PhotoStatus
 from tests.rows import accepted_job, money_is_right
 from worker import sweeper
 

@@ -16,10 +16,10 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 from standardwebhooks import Webhook
 
-from shared.models import PhotoStatus
 from shared.photos import claim, open_attempt
 from shared.queue import COLLECT_QUEUE
 from shared.settings import Settings
+from shared.states import PhotoStatus
 from tests.api_client import refused, serve
 from tests.rows import accepted_job
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from shared import attempts
 from shared.attempts import AttemptEnd, OpenAttempt
 from shared.metrics import ATTEMPTS, ATTEMPTS_COST
-from shared.models import AttemptOutcome
+from shared.states import AttemptOutcome
 from worker.predictor import Prediction
 
 log = structlog.get_logger()

@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from shared import attempts, origin
 from shared.attempts import AttemptEnd, OpenAttempt
-from shared.models import AttemptOutcome
 from shared.photos import LATE_LOOK_SECONDS
 from shared.queue import MAINTENANCE_QUEUE
 from shared.settings import Settings
+from shared.states import AttemptOutcome
 from worker.attempt_books import adopt, attempt_end, count_attempt
 from worker.predictor import Gone, NotYet, Prediction, PredictionState, Predictor
 

@@ -20,13 +20,13 @@ from shared.content_credentials import NotSigned, PhotoSigner
 from shared.errors import StorageUnavailable
 from shared.jobs import Settlement, portrait_key
 from shared.metrics import CREATES_UNANSWERED
-from shared.models import AttemptOutcome, PhotoStatus
 from shared.origin import going_on
 from shared.photo_file import InvalidPhoto, PhotoFile, prepare_photo
 from shared.photos import Claim, LeaseLost, StoredFile, photo_key, thumbnail_key
 from shared.queue import COLLECT_QUEUE, START_QUEUE
 from shared.settings import Settings
 from shared.settlement_log import log_settlement
+from shared.states import AttemptOutcome, PhotoStatus
 from shared.storage import ObjectNotFound, ObjectStorage
 from shared.styles import Role, Style, build_prompt
 from worker.attempt_books import adopt, attempt_end, count_attempt

@@ -19,9 +19,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from shared import deliveries, origin
 from shared.deliveries import Try
 from shared.metrics import DELIVERIES
-from shared.models import DeliveryStatus, Job, LedgerEntry, LedgerKind, Photo, User
+from shared.models import Job, LedgerEntry, Photo, User
 from shared.queue import MAINTENANCE_QUEUE
 from shared.settings import Settings
+from shared.states import DeliveryStatus, LedgerKind
 from shared.tracing import span
 from worker.webhook_sender import Answer, WebhookSender
 

@@ -17,10 +17,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from shared import attempts, deletion, deliveries, jobs, loose_objects, photos
 from shared.change_notes import ChangeNotes
 from shared.database import PASSING_FAULTS
-from shared.models import PhotoStatus
 from shared.queue import COLLECT_QUEUE, START_QUEUE, JobQueue
 from shared.settings import Settings
 from shared.settlement_log import log_settlement
+from shared.states import PhotoStatus
 from shared.storage import ObjectStorage
 
 # A queue this long keeps every worker busy until the next sweep; sending more would only pile up doubles of

@@ -20,9 +20,9 @@ from api.staff_access import Staff, StaffDep
 from shared import spending, staff_actions
 from shared.errors import InvalidRequest, NotFound
 from shared.job_story import NoOneJob, read_story
-from shared.models import ACTIVE_JOB, JobStatus
 from shared.queue import COLLECT_QUEUE, MAINTENANCE_QUEUE, START_QUEUE
 from shared.spending import Spending
+from shared.states import ACTIVE_JOB, JobStatus
 
 EXPORT_DAYS_MAX = 366
 router = APIRouter(prefix=PREFIX, include_in_schema=False)

@@ -24,8 +24,8 @@ from api.rate_limit import Allowance
 from api.routes.poll import POLL_AFTER_SECONDS
 from api.schemas import JobOut, JobPage, ProblemOut, SelectionIn, SubmittedOut
 from shared import deletion, jobs
-from shared.models import ACTIVE_JOB
 from shared.settlement_log import log_settlement
+from shared.states import ACTIVE_JOB
 
 EventId = Annotated[int, Field(ge=0, lt=2**63)]
 log = structlog.get_logger()

@@ -22,8 +22,8 @@ from api.json_answer import json_answer
 from api.submission import Submitted
 from shared import jobs
 from shared.errors import NotFound
-from shared.models import ACTIVE_JOB, JobStatus
 from shared.settings import Settings
+from shared.states import ACTIVE_JOB, JobStatus
 
 WAIT_SECONDS = 120
 HISTORY_LENGTH = 20

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from cli.simulation.clock import START, Clock
 from shared import attempts, jobs, photos
 from shared.attempts import AttemptEnd, OpenAttempt
-from shared.models import AttemptOutcome, PhotoStatus
 from shared.photos import Claim, LeaseLost, StoredFile
+from shared.states import AttemptOutcome, PhotoStatus
 from tests.rows import accepted_job
 from tests.state_machines import run
 

@@ -16,8 +16,8 @@ from shared import credits, jobs, photos
 from shared.attempts import AttemptEnd
 from shared.errors import GrantConflict, InsufficientCredits, JobEnded, NotFound
 from shared.jobs import Settlement
-from shared.models import AttemptOutcome, PhotoStatus
 from shared.photos import StoredFile
+from shared.states import AttemptOutcome, PhotoStatus
 from tests.rows import new_job
 from tests.state_machines import run
 from tests.test_jobs import at_once
