@@ -13,7 +13,7 @@ from random import SystemRandom
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Float, case, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Float, Select, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session, aliased
 
@@ -54,7 +54,8 @@ class AttemptEnd:
 def begin(session: Session, photo_id: UUID, provider: str, model: str) -> OpenAttempt:
     """Write a new attempt; raises sqlalchemy.exc.IntegrityError while another one at this photo is open."""
     last = select(func.coalesce(func.max(Attempt.number), 0)).where(Attempt.photo_id == photo_id).scalar_subquery()
-    attempt_id = session.scalars(
+    seed = _random.randrange(SEED_LIMIT)
+    begun = session.execute(
         insert(Attempt)
         .values(
             photo_id=photo_id,
@@ -62,14 +63,12 @@ def begin(session: Session, photo_id: UUID, provider: str, model: str) -> OpenAt
             provider=provider,
             model=model,
             style=select(Job.style).join(Photo, Photo.job_id == Job.id).where(Photo.id == photo_id).scalar_subquery(),
-            seed=_random.randrange(SEED_LIMIT),
+            seed=seed,
         )
-        .returning(Attempt.id)
+        .returning(Attempt.id, Attempt.number, Attempt.created_at)
     ).one()
-    attempt = _one(session, Attempt.id == attempt_id)
-    if attempt is None:
-        raise RuntimeError("an attempt just written is not there")
-    return attempt
+    moderated_before = session.scalar(_MODERATED, {"of_photo": photo_id}) if begun.number > 1 else 0
+    return OpenAttempt(begun.id, photo_id, begun.number, seed, None, begun.created_at, 0.0, moderated_before or 0)
 
 
 def reopen_found(session: Session, photo_id: UUID) -> int | None:
@@ -77,24 +76,7 @@ def reopen_found(session: Session, photo_id: UUID) -> int | None:
 
     It was given up for lost, and its prediction found since then: running still, or ended well and closed.
     """
-    found = (
-        select(Attempt.id)
-        .where(
-            Attempt.photo_id == photo_id,
-            Attempt.prediction_id.is_not(None),
-            Attempt.outcome.in_((AttemptOutcome.LOST, AttemptOutcome.SUCCEEDED)),
-        )
-        .order_by(Attempt.number)
-        .limit(1)
-        .scalar_subquery()
-    )
-    return session.scalar(
-        update(Attempt)
-        .where(Attempt.id == found)
-        .values(outcome=AttemptOutcome.OPEN, error_code=None, ended_at=None, close_due_at=None)
-        .returning(Attempt.number)
-        .execution_options(synchronize_session=False)
-    )
+    return session.scalar(_REOPEN_FOUND, {"of_photo": photo_id})
 
 
 def begin_anew(session: Session, attempt_id: UUID) -> None:
@@ -102,22 +84,17 @@ def begin_anew(session: Session, attempt_id: UUID) -> None:
 
     What came before, such as reading the portrait, has no bound in time; the call that follows has one.
     """
-    session.execute(
-        update(Attempt)
-        .where(Attempt.id == attempt_id)
-        .values(created_at=db_now())
-        .execution_options(synchronize_session=False)
-    )
+    session.execute(_BEGIN_ANEW, {"of_attempt": attempt_id})
 
 
 def find_open(session: Session, photo_id: UUID) -> OpenAttempt | None:
     """The attempt that may bring this photo."""
-    return _one(session, Attempt.photo_id == photo_id, Attempt.outcome == AttemptOutcome.OPEN)
+    return _one(session, _OPEN, of_photo=photo_id)
 
 
 def find_unclosed(session: Session, attempt_id: UUID) -> OpenAttempt | None:
     """An attempt whose photo ended without it, if it still has to be closed."""
-    return _one(session, Attempt.id == attempt_id, Attempt.close_due_at.is_not(None))
+    return _one(session, _UNCLOSED, of_attempt=attempt_id)
 
 
 def record_prediction(session: Session, attempt_id: UUID, prediction_id: str) -> bool:
@@ -235,24 +212,50 @@ def take_unclosed(session: Session, limit: int, again_after_seconds: float) -> S
     ).all()
 
 
-def _one(session: Session, *conditions: Any) -> OpenAttempt | None:
-    earlier = aliased(Attempt)
-    moderated = (
-        select(func.count())
-        .where(earlier.photo_id == Attempt.photo_id, earlier.error_code == MODERATED)
-        .correlate(Attempt)
-        .scalar_subquery()
+_earlier = aliased(Attempt)
+_MODERATED = select(func.count()).where(_earlier.photo_id == bindparam("of_photo"), _earlier.error_code == MODERATED)
+# Put together once: for each photo that is looked at it took longer than asking the database did (measured).
+_ATTEMPT = select(
+    Attempt.id,
+    Attempt.photo_id,
+    Attempt.number,
+    Attempt.seed,
+    Attempt.prediction_id,
+    Attempt.created_at,
+    func.extract("epoch", db_now() - Attempt.created_at).cast(Float).label("age_seconds"),
+    select(func.count())
+    .where(_earlier.photo_id == Attempt.photo_id, _earlier.error_code == MODERATED)
+    .correlate(Attempt)
+    .scalar_subquery(),
+)
+_OPEN = _ATTEMPT.where(Attempt.photo_id == bindparam("of_photo"), Attempt.outcome == AttemptOutcome.OPEN)
+_UNCLOSED = _ATTEMPT.where(Attempt.id == bindparam("of_attempt"), Attempt.close_due_at.is_not(None))
+_BEGIN_ANEW = (
+    update(Attempt)
+    .where(Attempt.id == bindparam("of_attempt"))
+    .values(created_at=db_now())
+    .execution_options(synchronize_session=False)
+)
+_FOUND = (
+    select(Attempt.id)
+    .where(
+        Attempt.photo_id == bindparam("of_photo"),
+        Attempt.prediction_id.is_not(None),
+        Attempt.outcome.in_((AttemptOutcome.LOST, AttemptOutcome.SUCCEEDED)),
     )
-    row = session.execute(
-        select(
-            Attempt.id,
-            Attempt.photo_id,
-            Attempt.number,
-            Attempt.seed,
-            Attempt.prediction_id,
-            Attempt.created_at,
-            func.extract("epoch", db_now() - Attempt.created_at).cast(Float).label("age_seconds"),
-            moderated,
-        ).where(*conditions)
-    ).one_or_none()
+    .order_by(Attempt.number)
+    .limit(1)
+    .scalar_subquery()
+)
+_REOPEN_FOUND = (
+    update(Attempt)
+    .where(Attempt.id == _FOUND)
+    .values(outcome=AttemptOutcome.OPEN, error_code=None, ended_at=None, close_due_at=None)
+    .returning(Attempt.number)
+    .execution_options(synchronize_session=False)
+)
+
+
+def _one(session: Session, statement: Select[Any], **values: UUID) -> OpenAttempt | None:
+    row = session.execute(statement, values).one_or_none()
     return None if row is None else OpenAttempt(*row)

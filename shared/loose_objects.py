@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Text, Uuid, bindparam, delete, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from sqlalchemy.orm import Session
 
 from shared.database import db_now
@@ -31,7 +31,7 @@ def expect(session: Session, *object_keys: str) -> None:
 
 def keep(session: Session, *object_keys: str) -> None:
     """Rows written in this transaction promise the objects."""
-    session.execute(delete(LooseObject).where(LooseObject.object_key.in_(object_keys)))
+    session.execute(_KEEP, {"kept": object_keys})
 
 
 def let_go(session: Session, object_key: str) -> None:
@@ -41,12 +41,12 @@ def let_go(session: Session, object_key: str) -> None:
 
 def let_all_go(session: Session, object_keys: Iterable[str], deletion_id: UUID | None = None) -> int:
     """The same for many, by a user's wish or because their time is over; how many."""
-    rows = [{"object_key": key, "delete_after": db_now(), "deletion_id": deletion_id} for key in object_keys]
-    if rows:
-        row = insert(LooseObject).values(rows)
+    keys = list(object_keys)
+    if keys:
+        row = _rows(keys, 0, deletion_id)
         written = {"delete_after": row.excluded.delete_after, "deletion_id": row.excluded.deletion_id}
         session.execute(row.on_conflict_do_update(index_elements=[LooseObject.object_key], set_=written))
-    return len(rows)
+    return len(keys)
 
 
 def hurry(session: Session, prefixes: Iterable[str], deletion_id: UUID) -> int:
@@ -70,9 +70,7 @@ def hurry(session: Session, prefixes: Iterable[str], deletion_id: UUID) -> int:
 
 def adopt(session: Session, object_keys: Iterable[str]) -> None:
     """Objects that were found and that nobody has ever written down: delete them, unless somebody does by now."""
-    rows = [{"object_key": key, "delete_after": db_now()} for key in object_keys]
-    if rows:
-        session.execute(insert(LooseObject).values(rows).on_conflict_do_nothing())
+    session.execute(_rows(object_keys, 0).on_conflict_do_nothing())
 
 
 def take_due(session: Session, limit: int) -> Sequence[str]:
@@ -107,11 +105,25 @@ def forget(session: Session, object_keys: Iterable[str]) -> None:
     )
 
 
+# Each photo and portrait passes here: put together once.
+_KEEP = (
+    delete(LooseObject)
+    .where(LooseObject.object_key.in_(bindparam("kept", expanding=True)))
+    .execution_options(synchronize_session=False)
+)
+
+
 def _write(session: Session, object_keys: Iterable[str], seconds: float) -> None:
-    delete_after = db_now() + timedelta(seconds=seconds)
-    row = insert(LooseObject).values([{"object_key": key, "delete_after": delete_after} for key in object_keys])
+    row = _rows(object_keys, seconds)
     session.execute(
         row.on_conflict_do_update(
             index_elements=[LooseObject.object_key], set_={"delete_after": row.excluded.delete_after}
         )
     )
+
+
+def _rows(object_keys: Iterable[str], seconds: float, deletion_id: UUID | None = None) -> Insert:
+    """One array and not many rows of values, which SQLAlchemy would compile anew each time (read in 2.0)."""
+    keys = func.unnest(literal(list(object_keys), ARRAY(Text)))
+    row = select(keys, db_now() + timedelta(seconds=seconds), literal(deletion_id, Uuid))
+    return insert(LooseObject).from_select(["object_key", "delete_after", "deletion_id"], row)

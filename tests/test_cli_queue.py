@@ -136,3 +136,18 @@ def test_flower_shows_the_lengths_of_the_three_queues_to_who_signs_in(
         assert {entry["name"]: entry["messages"] for entry in told} == {"start": 4, "collect": 1, "maintenance": 1}
         assert ops.get("/broker").status_code == 200
     assert json.loads(run("--json").stdout)["redis"]["messages"] == {"start": 4, "collect": 1, "maintenance": 1}
+
+
+@pytest.mark.timeout(300)
+def test_flower_shows_what_the_workers_do(running_stack: Callable[..., RunningStack]) -> None:
+    """Nobody else has them tell: it takes a Flower some seconds until they do."""
+    stack = running_stack(processes=("worker", "beat", "flower"))
+    login = tuple(stack.env["FLOWER_BASIC_AUTH"].split(":"))
+    address = f"http://127.0.0.1:{stack.env['FLOWER_PORT']}"
+    with httpx.Client(base_url=address, trust_env=False, timeout=30, auth=login) as ops:
+
+        def succeeded() -> bool:
+            tasks = ops.get("/api/tasks").raise_for_status().json().values()
+            return any(task["name"] == "sweep" and task["state"] == "SUCCESS" for task in tasks)
+
+        wait_until(succeeded, 60)

@@ -135,7 +135,7 @@ class Watchdog:
         self._stopped = False
         # As another process would send: not by the connections that are being watched.
         self._sender = make_celery(settings)
-        self._sender.conf.update(task_queues=[heartbeats], task_send_sent_event=False)  # Flower shows the work
+        self._sender.conf.update(task_queues=[heartbeats])
         self._redis = redis.Redis.from_url(
             settings.redis_url,
             socket_timeout=PUBLISHER_TIMEOUT_SECONDS,
