@@ -11,10 +11,11 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# A thirtieth of the event loop's share. With 10, a tenth, the slowest hundredth of polls beside uploads took 2.4 times
-# as long as without, with 15 1.8 times (measured). More patience would cost where other processes of the same control
-# group keep the core busy: such a thread may hold the interpreter's lock, and then everything waits for it.
-NICENESS = 15
+# A tenth of the event loop's share of a busy core. More patience does not help the polls: they wait for the end of the
+# kernel's time slice, some 3 ms, whatever the niceness. And it would cost where other processes keep the core busy, for
+# such a thread may hold the interpreter's lock, and then everything waits for it. Slowest hundredth of the polls beside
+# uploads on such a core: 26 ms at 0, 17 ms at 10, 53 ms at 15 (measured).
+NICENESS = 10
 
 
 class PatientThreads:
