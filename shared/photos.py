@@ -301,8 +301,9 @@ _WANTED = (
     )
     .execution_options(synchronize_session=False)
 )
-_CLAIM = _WANTED.where(Photo.next_check_at <= db_now())
-_CLAIM_ON_NEWS = _WANTED.where(or_(Photo.next_check_at <= db_now(), Photo.lease_token.is_(None)))
+_DUE = Photo.next_check_at <= db_now()
+_CLAIM = _WANTED.where(_DUE)
+_CLAIM_ON_NEWS = _WANTED.where(or_(_DUE, Photo.lease_token.is_(None)))
 
 # The compare-and-set through which all that a claim's holder does must pass.
 _HELD = (
