@@ -5,6 +5,7 @@ Sentences that the first plan of the product wrote down are kept word for word.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -110,8 +111,13 @@ def sentence(code: str, language: str, details: Mapping[str, Any]) -> str:
 
 def preferred_language(request: Request) -> str:
     """`ko` or `en` by Accept-Language (RFC 9110, 12.5.4); Korean unless English is asked for first."""
+    return _language_of(request.headers.get("accept-language", ""))
+
+
+@lru_cache(256)  # browsers send a few dozen
+def _language_of(accept_language: str) -> str:
     best, best_weight = "ko", 0.0
-    for choice in request.headers.get("accept-language", "").split(","):
+    for choice in accept_language.split(","):
         tag, *parameters = (part.strip().lower() for part in choice.split(";"))
         language = tag.partition("-")[0]
         try:

@@ -82,6 +82,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         version="0.1.0",
         lifespan=lambda app: _lifespan(app, settings),
+        # `ObservedRequests` makes the spans. FastAPI's own are not wanted, and that it asked each time whether they are
+        # took a tenth of a poll (measured).
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for module in (
         jobs,
