@@ -1,23 +1,21 @@
 """Server-sent events: one client's answer that lasts, and costs little while nothing happens.
 
-Starlette's StreamingResponse would do the same with a task group and two more tasks for every client.
+Starlette's StreamingResponse would do the same with a task group and one more task for every client.
 """
 
+import asyncio
 import random
 from uuid import UUID
 
 from fastapi import Response
 from pydantic_core import to_json
-from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from api.event_view import Event
-from api.live_events import LiveEvents
+from api.live_events import Follower, LiveEvents
 
 # When clients of a server that stopped come back; each is told a time of its own, so that they do not come at once.
 COME_BACK_MS = (1000, 3000)
-# Of the pings: the question costs more than the ping, and one who left holds 30 kB until then.
-LOOK_FOR_LEAVING_EVERY = 3
 _HEADERS = {
     "Cache-Control": "no-cache, no-transform",  # compressing proxies hold events back
     "X-Accel-Buffering": "no",  # nginx: hand on every event at once
@@ -42,21 +40,22 @@ class EventStream(Response):
         self._language = language
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await _send(send, f"retry: {random.randint(*COME_BACK_MS)}\n\n".encode())
-        quiet = 0
         with self._live.following(self._job_id, self._after, self._language) as follower:
-            while (events := await follower.next()) is not None:
-                if events:
-                    await _send(send, b"".join(map(_encoded, events)))
-                else:
-                    await _send(send, b": still here\n\n")
-                    quiet += 1
-                    # Nobody waits for the client's leaving: it is asked for when it would matter, now and then.
-                    if quiet % LOOK_FOR_LEAVING_EVERY == 0 and await request.is_disconnected():
-                        return
+            leaving = asyncio.create_task(_notice_leaving(receive, follower))
+            try:
+                while (events := await follower.next()) is not None:
+                    await _send(send, b"".join(map(_encoded, events)) if events else b": still here\n\n")
+            finally:
+                leaving.cancel()
         await _send(send, b"", more=False)
+
+
+async def _notice_leaving(receive: Receive, follower: Follower) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    follower.leave()
 
 
 async def _send(send: Send, chunk: bytes, *, more: bool = True) -> None:

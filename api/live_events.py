@@ -21,8 +21,8 @@ from api.changes import JobChanges
 from api.event_view import Event, read_new_events
 from api.job_view import read_ended_jobs
 
-# A proxy commonly cuts a connection that was silent for 30 s or more.
-QUIET_SECONDS = 25
+# nginx, its Kubernetes ingress and AWS's balancer cut a connection that was silent for 60 s, Heroku's router for 55.
+QUIET_SECONDS = 45
 # All jobs that are followed are looked at this often, because a note may be lost; more often while none come.
 LOOK_AGAIN_SECONDS = 20.0
 LOOK_AGAIN_WITHOUT_NOTES_SECONDS = 2.0
@@ -59,6 +59,12 @@ class Follower:
         self._events.append(event)
         self.seen = event.id
         self.over = event.is_last
+        self.wake()
+
+    def leave(self) -> None:
+        """No more is wanted."""
+        self.over = True
+        self._events.clear()
         self.wake()
 
     def wake(self) -> None:
