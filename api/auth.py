@@ -75,10 +75,17 @@ class Authenticator:
             return proof
         self._believed.pop(known, None)
         proof, expires_at = await self._prove(token)
-        if len(self._believed) >= BELIEVED_TOKENS:
-            del self._believed[next(iter(self._believed))]  # the oldest
+        self._forget_some()
         self._believed[known] = proof, min(expires_at + LEEWAY_SECONDS, time.time() + BELIEVED_SECONDS)
         return proof
+
+    def _forget_some(self) -> None:
+        """Those at the front, where the oldest are, that are over; and one when there are too many."""
+        while self._believed:
+            oldest, (_, until) = next(iter(self._believed.items()))
+            if until > time.time() and len(self._believed) < BELIEVED_TOKENS:
+                return
+            del self._believed[oldest]
 
     async def user_id(self, caller: Caller) -> UUID:
         """Whose account it is; made at first sight of a proved address, with the sign-up grant.

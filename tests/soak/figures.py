@@ -9,7 +9,9 @@ Series = Sequence[tuple[float, float]]  # (seconds, value), in order
 
 GROWTH_MAX = 0.01  # of the memory, in ten minutes
 TEN_MINUTES = 600.0
-WARM_UP_SECONDS = 300.0  # of each process's life
+# Of each process's life. By then it has been through every kind of fault, and the rush after each: all its threads and
+# connections have been at work at once, which takes 10 MB more than a quiet minute.
+WARM_UP_SECONDS = 600.0
 LIFE_MIN_SECONDS = 300.0  # after it, to say anything about growth
 APART_SECONDS = 60.0
 # They keep what happened, on purpose, and grow with the jobs there were. Every other table must not.
