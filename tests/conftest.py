@@ -1,6 +1,7 @@
 """What every test may ask for. Nothing here starts a server, or imports a driver, before a test asks."""
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
@@ -34,12 +35,19 @@ _stacks = pytest.StashKey["list[RunningStack]"]()
 
 def pytest_configure(config: pytest.Config) -> None:
     _cache_no_logger()
+    _hear_interrupts()
     if not hasattr(config, "workerinput"):
         # Not below pytest's own directory, which is closed to the account that PostgreSQL runs as under root.
         run_dir = Path(tempfile.mkdtemp(prefix="cuggu-tests-"))
         run_dir.chmod(0o711)
         os.environ[RUN_DIR] = str(run_dir)  # for the xdist workers, which are our children
     config.stash[_users] = join_run(Path(os.environ[RUN_DIR]))
+
+
+def _hear_interrupts() -> None:
+    """A shell starts what it runs in the background with SIGINT ignored, and so would be our children."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _cache_no_logger() -> None:

@@ -350,8 +350,6 @@ def test_an_interrupted_command_says_that_the_job_goes_on_and_how_to_follow_it(a
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell starts what it runs in the background with SIGINT ignored, and so would be our child.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it takes no lock
     )
     try:
         wait_until(lambda: process.poll() is not None or len(api.calls(f"GET /jobs/{JOB}")) > 2, 60)
