@@ -1,5 +1,7 @@
 """`python -m api`: serve the API where the settings say."""
 
+import shared.lean_start  # noqa: F401, I001 - first
+
 import resource
 import socket
 import sys

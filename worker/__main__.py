@@ -3,6 +3,8 @@
 `celery -A worker.main worker` would run the same, with 24 MB more: Celery's command line loads Flower and a shell.
 """
 
+import shared.lean_start  # noqa: F401, I001 - first
+
 import argparse
 import logging
 import sys

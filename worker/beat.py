@@ -3,6 +3,9 @@
 It runs once. Twice is no harm, and for a while not at all is none either: every task finds what waited for it.
 """
 
+if __name__ == "__main__":
+    import shared.lean_start  # noqa: F401 - first
+
 from celery import Celery
 from celery.signals import after_task_publish
 
