@@ -1,6 +1,7 @@
 """Server-sent events: one client's answer that lasts, and costs little while nothing happens.
 
-Starlette's StreamingResponse would do the same with a task group and one more task for every client.
+Beside the request's own task there is one that hears when the client leaves. Starlette's StreamingResponse would have a
+task group around the two, and a generator.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Follow jobs' events as they happen: one reader for the whole process, however many clients wait.
 
-A client that waits costs a place in a table and nothing else: no task, no timer and no look at the database of its
-own. Notes say which jobs have changed; of many that changed together one statement reads what is new.
+A client that waits costs a place in a table here, and neither a timer nor a look at the database of its own. Notes say
+which jobs have changed; of many that changed together one statement reads what is new.
 """
 
 import asyncio

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa_key
 from jwt.algorithms import ECAlgorithm
 
-from api.auth import DEVELOPMENT_SECRET
+from api.auth import DEVELOPMENT_SECRET, Authenticator, development_token
 from api.signing_keys import SigningKeys
 from shared.errors import Unauthorized
 from shared.settings import Settings
@@ -184,6 +184,18 @@ async def test_the_issuers_keys_are_believed_and_no_others(settings: Settings, i
             token(settings, key=stranger.keys["first"], algorithm="ES256"),
         ):
             refused(await me(http, forged), 401, "unauthorized")
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(0, 1), (3600, 4)])
+async def test_a_token_is_kept_for_as_long_as_it_is_believed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, seconds: float, kept: int
+) -> None:
+    monkeypatch.setattr("api.auth.BELIEVED_SECONDS", seconds)
+    monkeypatch.setattr("api.auth.BELIEVED_TOKENS", 4)
+    authenticator = Authenticator(settings, None)  # type: ignore[arg-type] - a proof needs no database
+    for number in range(6):
+        await authenticator.proof(f"Bearer {development_token(settings, f'user{number}@example.com')}")
+    assert len(authenticator._believed) == kept
 
 
 async def test_a_withdrawn_key_is_not_believed_for_ever(issuer: Issuer, settings: Settings) -> None:
