@@ -2,11 +2,13 @@
 
 import heapq
 import json
+import math
 import os
 import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +35,7 @@ from tests.predictor_orders import an_order, started
 from tests.rows import accepted_job
 from tests.scripted_predictor import ScriptedPredictor
 from tests.waiting import wait_until
+from worker import provider_budget
 from worker.budgeted_predictor import REASON
 from worker.generation import Generation
 from worker.predictor import NotYet, Predictor, RequestKind, open_predictor
@@ -97,7 +100,7 @@ class Clock:
     def pass_time(self, seconds: float) -> None:
         self._ahead += seconds
         for kind in KINDS:
-            keys = [f"cuggu:budget:{{{kind}}}:{name}" for name in ("unanswered", "waiting", "served")]
+            keys = [f"cuggu:budget:{{{kind}}}:{name}" for name in ("unanswered", "waiting", "users")]
             for key in keys:
                 for member, _ in self._client.zrange(key, 0, -1, withscores=True):
                     self._client.zincrby(key, -seconds, member)
@@ -107,7 +110,7 @@ class Clock:
 
 
 def _earlier(state: dict[str, Any], seconds: float) -> dict[str, Any]:
-    moments = {"at", "closed_until", "heard_at", "left_until", "last_told", "ends_at"}
+    moments = {"at", "closed_until", "heard_at", "left_until", "ends_at"}
     return {
         name: _earlier(value, seconds) if isinstance(value, dict) else value - seconds if name in moments else value
         for name, value in state.items()
@@ -119,6 +122,13 @@ def answered(budget: ProviderBudget, kind: RequestKind = "create", **said: str) 
     budget.note_limits(kind, {f"ratelimit-{name}": value for name, value in said.items()} or PLENTY)
 
 
+def take(
+    budget: ProviderBudget, kind: RequestKind, user_id: UUID | None = None, request_id: int | None = None
+) -> float:
+    """Asks for one request; each thread has one of its own that it asks for again and again."""
+    return budget.take(kind, str(request_id or threading.get_ident()), user_id)
+
+
 def elsewhere(ask: Callable[[], float]) -> float:
     """What another thread is told."""
     with ThreadPoolExecutor(1) as thread:
@@ -128,7 +138,7 @@ def elsewhere(ask: Callable[[], float]) -> float:
 def used_up(budget: ProviderBudget, kind: RequestKind = "create", user_id: UUID | None = None) -> int:
     """How many requests were granted, one by one and each answered, until one was refused."""
     count = 0
-    while budget.take(kind, user_id) == 0:
+    while take(budget, kind, user_id) == 0:
         answered(budget, kind)
         count += 1
         assert count < 1000
@@ -170,7 +180,7 @@ def test_a_greedy_worker_stays_below_the_limit_in_every_minute_and_uses_it(
     began = clock.now()
     forgotten = False
     while (now := clock.now() - began) < 180:
-        if wait := budget.take("create"):
+        if wait := take(budget, "create"):
             clock.pass_time(wait)
         else:
             answered(budget)
@@ -291,33 +301,33 @@ def test_one_429_teaches_all_workers_the_reduced_rate(
 
 
 def test_never_more_is_assumed_than_the_vendor_says_is_left(budget: ProviderBudget, clock: Clock) -> None:
-    budget.take("create")
+    take(budget, "create")
     answered(budget, remaining="1", reset="20")
     clock.pass_time(10)  # the bucket itself is full
-    assert budget.take("create") == 0
-    assert elsewhere(lambda: budget.take("create")) > 0, "the answer to the last one is still to come"
+    assert take(budget, "create") == 0
+    assert elsewhere(lambda: take(budget, "create")) > 0, "the answer to the last one is still to come"
     answered(budget, remaining="0", reset="20")
-    assert budget.take("create") >= 20
-    assert budget.take("other") == 0
+    assert take(budget, "create") >= 20
+    assert take(budget, "other") == 0
     clock.pass_time(25)
     with ThreadPoolExecutor(1) as second, ThreadPoolExecutor(1) as third:
-        assert budget.take("create") == second.submit(budget.take, "create").result() == 0
-        more = third.submit(budget.take, "create").result()
+        assert take(budget, "create") == second.submit(take, budget, "create").result() == 0
+        more = third.submit(take, budget, "create").result()
     assert more > 0, "after the reset, too, it may have no more than it ever had"
 
 
 def test_before_the_first_answer_creates_go_one_at_a_time(budget: ProviderBudget, clock: Clock) -> None:
-    assert budget.take("create") == 0
-    assert elsewhere(lambda: budget.take("create")) > 0
+    assert take(budget, "create") == 0
+    assert elsewhere(lambda: take(budget, "create")) > 0
     answered(budget)
     clock.pass_time(5)
-    assert budget.take("create") == elsewhere(lambda: budget.take("create")) == 0
+    assert take(budget, "create") == elsewhere(lambda: take(budget, "create")) == 0
     answered(budget)
     clock.pass_time(700)  # an idle time, in which the account may have changed
-    assert budget.take("create") == 0
-    assert elsewhere(lambda: budget.take("create")) > 0
+    assert take(budget, "create") == 0
+    assert elsewhere(lambda: take(budget, "create")) > 0
     clock.pass_time(11)  # no answer will come any more
-    assert elsewhere(lambda: budget.take("create")) == 0
+    assert elsewhere(lambda: take(budget, "create")) == 0
 
 
 @pytest.mark.parametrize("said", [{"other": ""}, {"remaining": "many"}, {"remaining": "9"}, {"reset": "-1"}])
@@ -325,17 +335,17 @@ def test_headers_that_say_little_or_nonsense_stop_nobody(
     budget: ProviderBudget, clock: Clock, said: dict[str, str]
 ) -> None:
     for _ in range(2):
-        assert budget.take("create") == 0
+        assert take(budget, "create") == 0
         answered(budget, **said)
         clock.pass_time(5)
-    assert budget.take("create") == elsewhere(lambda: budget.take("create")) == 0
+    assert take(budget, "create") == elsewhere(lambda: take(budget, "create")) == 0
 
 
 def test_requests_that_nobody_asked_for_are_paid_for_afterwards(budget: ProviderBudget) -> None:
-    assert budget.take("other") == 0
+    assert take(budget, "other") == 0
     for _ in range(101):  # the pages of a list
         answered(budget, "other")
-    assert budget.take("other") > 1
+    assert take(budget, "other") > 1
 
 
 def test_a_429_closes_the_bucket_for_all_and_redis_cannot_forget_it(
@@ -343,38 +353,38 @@ def test_a_429_closes_the_bucket_for_all_and_redis_cannot_forget_it(
 ) -> None:
     other = ProviderBudget(budget_settings)
     budget.penalise("create", 30)
-    assert 29 <= other.take("create") <= 31
+    assert 29 <= take(other, "create") <= 31
     client.flushdb()
-    assert 29 <= other.take("create") <= 31
-    assert other.take("other") == 0
+    assert 29 <= take(other, "create") <= 31
+    assert take(other, "other") == 0
     clock.pass_time(32)
-    assert other.take("create") == 0
+    assert take(other, "create") == 0
 
 
 def test_a_reduced_rate_ends_when_the_headers_show_that_more_is_left(budget: ProviderBudget, clock: Clock) -> None:
-    budget.take("create")
+    take(budget, "create")
     answered(budget, remaining="0", reset="9")
     budget.penalise("create", 9, (6, 1))
     for _ in range(50):  # far longer than a reduction holds without news of it
         clock.pass_time(11)
-        assert budget.take("create") == 0
+        assert take(budget, "create") == 0
         answered(budget, remaining="0", reset="9")
-        assert budget.take("create") >= 10
+        assert take(budget, "create") >= 10
     clock.pass_time(11)
-    assert budget.take("create") == 0
+    assert take(budget, "create") == 0
     answered(budget)
     clock.pass_time(1)
-    assert budget.take("create") == 0
+    assert take(budget, "create") == 0
 
 
 def test_headers_of_another_limit_do_not_end_a_reduced_rate(budget: ProviderBudget, clock: Clock) -> None:
-    budget.take("create")
+    take(budget, "create")
     answered(budget)  # the 429 itself says that 599 are left
     budget.penalise("create", 9, (6, 1))
     clock.pass_time(11)
-    assert budget.take("create") == 0
+    assert take(budget, "create") == 0
     answered(budget)
-    assert budget.take("create") > 10
+    assert take(budget, "create") > 10
 
 
 def test_a_reduced_rate_of_which_nothing_is_heard_is_probed_by_one_create_at_a_time(
@@ -382,13 +392,13 @@ def test_a_reduced_rate_of_which_nothing_is_heard_is_probed_by_one_create_at_a_t
 ) -> None:
     budget.penalise("create", 9, (6, 1))
     clock.pass_time(301)
-    assert budget.take("create") == 0
+    assert take(budget, "create") == 0
     clock.pass_time(5)
-    assert elsewhere(lambda: budget.take("create")) > 0
+    assert elsewhere(lambda: take(budget, "create")) > 0
     answered(budget, other="")
     budget.penalise("create", 9, (6, 1))
     clock.pass_time(9)
-    assert budget.take("create") > 1
+    assert take(budget, "create") > 1
 
 
 # --- What Redis forgets, and Redis away
@@ -397,26 +407,26 @@ def test_a_reduced_rate_of_which_nothing_is_heard_is_probed_by_one_create_at_a_t
 def test_a_lost_bucket_does_not_come_back_full(
     budget: ProviderBudget, budget_settings: Settings, client: redis.Redis, clock: Clock
 ) -> None:
-    budget.take("other")
+    take(budget, "other")
     answered(budget, "other")
     clock.pass_time(60)
     full = used_up(budget, "other")
     client.flushdb()
-    assert budget.take("other") > 0, "who saw it remembers that it was in use"
+    assert take(budget, "other") > 0, "who saw it remembers that it was in use"
     client.flushdb()
     assert used_up(ProviderBudget(budget_settings), "other") < full / 4
 
 
 def test_every_key_is_ours_and_none_stays_for_ever(budget: ProviderBudget, client: redis.Redis) -> None:
-    assert elsewhere(lambda: budget.take("other")) == 0
+    assert elsewhere(lambda: take(budget, "other")) == 0
     for _ in range(8):
-        budget.take("create", uuid4())
+        take(budget, "create", uuid4())
         answered(budget)
-        budget.take("other")
+        take(budget, "other")
     budget.penalise("create", 1)
-    budget.take("create", uuid4())
+    take(budget, "create", uuid4())
     keys = list(client.scan_iter())
-    assert {key.rpartition(b":")[2] for key in keys} == {b"bucket", b"unanswered", b"waiting", b"served"}
+    assert {key.rpartition(b":")[2] for key in keys} == {b"bucket", b"unanswered", b"waiting", b"users"}
     for key in keys:
         assert key.startswith(b"cuggu:budget:"), key
         assert client.ttl(key) > 0, key
@@ -424,13 +434,13 @@ def test_every_key_is_ours_and_none_stays_for_ever(budget: ProviderBudget, clien
 
 def test_with_redis_away_work_goes_on_slowly(budget_settings: Settings) -> None:
     alone = ProviderBudget(budget_settings.model_copy(update={"redis_url": NOBODY}))
-    assert alone.take("create") == 0
+    assert take(alone, "create") == 0
     answered(alone)
-    assert 2 < alone.take("create") <= 10 / Pace.below(PER_MINUTE).rate
-    assert alone.take("other") == 0
-    wait_until(lambda: alone.take("create") == 0, 10)
+    assert 2 < take(alone, "create") <= 10 / Pace.below(PER_MINUTE).rate
+    assert take(alone, "other") == 0
+    wait_until(lambda: take(alone, "create") == 0, 10)
     alone.penalise("other", 30)
-    assert 29 <= alone.take("other") <= 30
+    assert 29 <= take(alone, "other") <= 30
 
 
 def test_a_redis_that_hangs_is_not_waited_for_again_and_again(budget_settings: Settings) -> None:
@@ -439,74 +449,99 @@ def test_a_redis_that_hangs_is_not_waited_for_again_and_again(budget_settings: S
         alone = ProviderBudget(budget_settings.model_copy(update={"redis_url": url}))
         began = time.monotonic()
         for _ in range(20):
-            alone.take("other")
+            take(alone, "other")
         assert time.monotonic() - began < 4
 
 
 def test_what_was_learned_holds_while_redis_is_away(budget: ProviderBudget) -> None:
     budget.penalise("create", 0.5, (6, 1))
     budget._left_alone_until = time.monotonic() + 60  # as after a failure
-    assert budget.take("create") > 0
-    wait_until(lambda: budget.take("create") == 0, 10)
-    assert budget.take("create") > 60
+    assert take(budget, "create") > 0
+    wait_until(lambda: take(budget, "create") == 0, 10)
+    assert take(budget, "create") > 60
 
 
 # --- Users
 
 
+class Rush:
+    """Photos that ask when they are told to, as the sweep finds them: in steps of a second, and a little late."""
+
+    def __init__(self, budget: ProviderBudget, clock: Clock) -> None:
+        self.budget, self.clock = budget, clock
+        self.due: list[tuple[float, int, UUID]] = []
+        self.granted: list[tuple[float, UUID]] = []
+        self.asked = self.photos = 0
+
+    def submit(self, user_id: UUID, photos: int, at: float = 0.0) -> None:
+        for number in range(self.photos, self.photos + photos):
+            heapq.heappush(self.due, (at, number, user_id))
+        self.photos += photos
+
+    def run(self) -> None:
+        began, chance = self.clock.now(), random.Random(7)
+        while self.due:
+            at, number, user_id = heapq.heappop(self.due)
+            self.clock.pass_time(max(0.0, at - (self.clock.now() - began)))
+            self.asked += 1
+            if wait := take(self.budget, "create", user_id, 1 + number):
+                swept = math.ceil(self.clock.now() - began + wait)
+                heapq.heappush(self.due, (swept + chance.uniform(0, 0.3), number, user_id))
+            else:
+                answered(self.budget)
+                self.granted.append((self.clock.now() - began, user_id))
+
+    def last(self, user_id: UUID) -> float:
+        return max(at for at, whose in self.granted if whose == user_id)
+
+
 def test_a_hundred_photos_of_one_user_do_not_starve_four_of_another(budget: ProviderBudget, clock: Clock) -> None:
     many, few = uuid4(), uuid4()
-    began = clock.now()
-    due = [(0.0, number, many) for number in range(100)] + [(5.0, 100 + number, few) for number in range(4)]
-    chance = random.Random(7)
-    granted: list[tuple[float, UUID]] = []
-    while due:
-        at, number, user_id = heapq.heappop(due)
-        clock.pass_time(max(0.0, at - (clock.now() - began)))
-        if wait := budget.take("create", user_id):
-            late = chance.uniform(0, 1)  # the sweep looks once a second
-            heapq.heappush(due, (clock.now() - began + wait + late, number, user_id))
-        else:
-            answered(budget)
-            granted.append((clock.now() - began, user_id))
+    rush = Rush(budget, clock)
+    rush.submit(many, 100)
+    rush.submit(few, 4, at=5.0)
+    rush.run()
     pace = Pace.below(PER_MINUTE)
-    last = max(at for at, user_id in granted if user_id == few)
-    assert last - 5 < 8 / pace.rate + 2, "four in turn with four of the other's"
-    assert granted[-1][0] < 1.15 * 104 / pace.rate, "taking turns costs no throughput"
+    assert rush.last(few) - 5 < 8 / pace.rate + 2, "four in turn with four of the other's"
+    assert rush.last(many) < 1.15 * 104 / pace.rate, "taking turns costs no throughput"
 
 
-def test_who_was_served_longest_ago_goes_first(budget: ProviderBudget, clock: Clock) -> None:
-    first, second = uuid4(), uuid4()
-    assert budget.take("create", first) == 0
-    answered(budget)
-    used_up(budget, user_id=second)
-    assert budget.take("create", first) > 0  # from now on both wait
-    clock.pass_time(1 / Pace.below(PER_MINUTE).rate)
-    assert budget.take("create", second) > 0, "the token is kept for the one who was served longer ago"
-    assert budget.take("create", first) == 0
+def test_a_rush_of_users_leaves_no_token_unused_and_none_of_them_behind(budget: ProviderBudget, clock: Clock) -> None:
+    users = [uuid4() for _ in range(40)]
+    rush = Rush(budget, clock)
+    for user_id in users:
+        rush.submit(user_id, 4)
+    rush.run()
+    pace = Pace.below(PER_MINUTE)
+    at_best = (rush.photos - pace.burst) / pace.rate
+    assert rush.granted[-1][0] < 1.1 * at_best
+    served = {user_id for _, user_id in rush.granted[: rush.photos // 2]}
+    assert len(served) >= 0.8 * len(users), "two photos each are granted: hardly anybody has none"
+    assert rush.asked < 5 * rush.photos
 
 
-def test_a_turn_is_not_kept_for_one_who_does_not_come(budget: ProviderBudget, clock: Clock) -> None:
-    here, gone = uuid4(), uuid4()
-    assert budget.take("create", here) == 0
-    answered(budget)
-    used_up(budget, user_id=here)
-    assert budget.take("create", gone) > 0
-    budget.penalise("create", 0)
-    clock.pass_time(1 / Pace.below(PER_MINUTE).rate)
-    assert budget.take("create", here) > 0
-    budget.penalise("create", 0)
-    clock.pass_time(5 + 1 / Pace.below(PER_MINUTE).rate)
-    budget.penalise("create", 0)
-    clock.pass_time(1 / Pace.below(PER_MINUTE).rate)
-    assert budget.take("create", here) == 0
+def test_those_who_are_left_do_not_wait_for_those_who_are_gone(budget: ProviderBudget, clock: Clock) -> None:
+    pace = Pace.below(PER_MINUTE)
+    here = uuid4()
+    rush = Rush(budget, clock)
+    for number in range(200):  # they ask once, and are canceled
+        take(budget, "create", uuid4(), 1000 + number)
+    rush.submit(here, 40)
+    rush.run()
+    assert rush.last(here) < provider_budget.LINE_SECONDS + 40 / pace.rate
+
+
+def test_one_who_waits_alone_is_told_the_moment(budget: ProviderBudget) -> None:
+    alone = uuid4()
+    used_up(budget, user_id=alone)
+    assert 0 < take(budget, "create", alone) <= 1 / Pace.below(PER_MINUTE).rate
 
 
 def test_what_was_not_used_is_given_back(budget: ProviderBudget) -> None:
     used = 0
-    while budget.take("create") == 0:
+    while take(budget, "create") == 0:
         budget.give_back("create")
-        assert budget.take("create") == 0
+        assert take(budget, "create") == 0
         answered(budget)
         used += 1
     assert used >= 1
@@ -518,7 +553,7 @@ def test_what_was_not_used_is_given_back(budget: ProviderBudget) -> None:
 class Exhausted(ScriptedPredictor):
     asked: UUID | None = None
 
-    def ready(self, user_id: UUID) -> NotYet | None:
+    def ready(self, photo_id: UUID, user_id: UUID) -> NotYet | None:
         self.asked = user_id
         return NotYet(30, REASON)
 

@@ -36,14 +36,14 @@ class BudgetedPredictor:
     def __repr__(self) -> str:
         return f"BudgetedPredictor({self._predictor!r})"
 
-    def ready(self, user_id: UUID) -> NotYet | None:
+    def ready(self, photo_id: UUID, user_id: UUID) -> NotYet | None:
         """None: a create is granted to this thread, and the next `start` on it uses it."""
-        refusal = self._refusal("create", user_id)
+        refusal = self._refusal("create", photo_id, user_id)
         self._grants.at = None if refusal else time.monotonic()
         return refusal
 
     def start(self, order: PredictionOrder) -> Prediction | NotYet | Never | Unknown:
-        if self._grants.at is None and (refusal := self.ready(order.user_id)):
+        if self._grants.at is None and (refusal := self.ready(order.photo_id, order.user_id)):
             return refusal
 
         def before_paying() -> None:
@@ -51,7 +51,7 @@ class BudgetedPredictor:
             granted_at = self._grants.at
             if granted_at is not None and time.monotonic() - granted_at > FRESH_SECONDS:  # a slow portrait
                 self._budget.give_back("create")
-                if refusal := self.ready(order.user_id):
+                if refusal := self.ready(order.photo_id, order.user_id):
                     raise _NoBudget(refusal)
             self._grants.at = None
 
@@ -65,16 +65,18 @@ class BudgetedPredictor:
                 self._budget.give_back("create")
 
     def fetch(self, prediction_id: str) -> Prediction | NotYet | Gone:
-        return self._refusal("other") or self._predictor.fetch(prediction_id)
+        return self._refusal("other", prediction_id) or self._predictor.fetch(prediction_id)
 
     def find(self, attempt_id: UUID, seed: int, created_after: datetime) -> list[Prediction] | NotYet:
-        return self._refusal("other") or self._predictor.find(attempt_id, seed, created_after)
+        return self._refusal("other", attempt_id) or self._predictor.find(attempt_id, seed, created_after)
 
     def recognise(self, prediction_id: str, attempt_id: UUID, seed: int) -> Prediction | None:
-        return None if self._refusal("other") else self._predictor.recognise(prediction_id, attempt_id, seed)
+        if self._refusal("other", prediction_id):
+            return None
+        return self._predictor.recognise(prediction_id, attempt_id, seed)
 
     def cancel(self, prediction_id: str) -> Prediction | NotYet | Gone:
-        return self._refusal("other") or self._predictor.cancel(prediction_id)
+        return self._refusal("other", prediction_id) or self._predictor.cancel(prediction_id)
 
     def read_output(self, address: str) -> bytes | NotYet | Gone:
         """Not limited: outputs come from the provider's file servers."""
@@ -84,8 +86,8 @@ class BudgetedPredictor:
         """Not asked for, because an operator waits; the budget is charged afterwards."""
         return self._predictor.probe()
 
-    def _refusal(self, kind: RequestKind, user_id: UUID | None = None) -> NotYet | None:
-        wait_seconds = self._budget.take(kind, user_id)
+    def _refusal(self, kind: RequestKind, request_id: UUID | str, user_id: UUID | None = None) -> NotYet | None:
+        wait_seconds = self._budget.take(kind, request_id, user_id)
         if wait_seconds <= 0:
             return None
         BUDGET_WAITS.labels(kind).observe(wait_seconds)

@@ -104,7 +104,7 @@ class Generation:
     # --- start
 
     def _start(self, claim: Claim) -> None:
-        if isinstance(self.predictor, Paced) and (wait := self.predictor.ready(claim.user_id)):
+        if isinstance(self.predictor, Paced) and (wait := self.predictor.ready(claim.photo_id, claim.user_id)):
             self._release(claim, wait.after_seconds)
             log.info("photo.postponed", reason=wait.reason, after_seconds=wait.after_seconds)
             return

@@ -129,7 +129,7 @@ class Predictor(Protocol):
 class Paced(Protocol):
     """A predictor with limits of its own, which can say beforehand that a `start` would be refused for them."""
 
-    def ready(self, user_id: UUID) -> NotYet | None:
+    def ready(self, photo_id: UUID, user_id: UUID) -> NotYet | None:
         """None: the next `start` on this thread may go. Cheap: no call to the provider."""
 
 

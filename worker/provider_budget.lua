@@ -2,12 +2,13 @@
 -- own clock is the only one: those of the workers do not matter. What the numbers mean stands in provider_budget.py.
 --
 -- KEYS     bucket (JSON), unanswered (sorted set: caller -> when its grant is forgotten),
---          waiting (sorted set: user -> until when the user's turn is kept), served (sorted set: user -> when last)
+--          waiting (sorted set: request -> when it was told to come again), users (sorted set: user -> the latest such
+--          moment among the user's requests)
 -- ARGV[1]  JSON: op (take, give_back, answered, throttled) and what it needs
 -- returns  JSON: wait (seconds; 0 when granted), state (the bucket, for the caller to remember)
 
 local ask = cjson.decode(ARGV[1])
-local bucket_key, unanswered_key, waiting_key, served_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local bucket_key, unanswered_key, waiting_key, users_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 
@@ -39,9 +40,9 @@ local elapsed = math.max(0, now - state.at)
 state.level, state.at = math.min(pace.burst, state.level + elapsed * pace.rate), now
 
 local function end_reduction()
-  state.reduced, state.last_told = nil, nil
+  state.reduced = nil
   state.level = math.min(state.level, 1)
-  redis.call('DEL', waiting_key) -- what these were told, they were told at the reduced pace
+  redis.call('DEL', waiting_key, users_key) -- what these were told, they were told at the reduced pace
   pace = ask.pace
 end
 
@@ -51,32 +52,41 @@ if state.reduced and now >= state.reduced.ends_at then
 end
 redis.call('ZREMRANGEBYSCORE', unanswered_key, '-inf', now)
 
+-- When to come again, for a request that nothing is there for before `ready_at`. Every user has a line, and the lines
+-- move at the same pace, so that users take turns however much each of them wants. They move a little faster than
+-- tokens come: one that somebody left is taken by the next, and who is refused once more goes to the end of the line.
+local function turn(user, ready_at)
+  redis.call('ZREMRANGEBYSCORE', waiting_key, '-inf', now - ask.late_seconds)
+  redis.call('ZREMRANGEBYSCORE', users_key, '-inf', now - ask.late_seconds)
+  local end_of_line = tonumber(redis.call('ZSCORE', users_key, user) or 0)
+  local users = redis.call('ZCARD', users_key) + (end_of_line > 0 and 0 or 1)
+  local share = ask.turn_share / pace.rate
+  -- A fraction that differs from every recent one by as much as can be: the golden ratio's multiples do.
+  state.place = ((state.place or 0) + 0.618034) % 1
+
+  local told = end_of_line > ready_at and end_of_line + users * share or ready_at + (users - 1) * share * state.place
+  -- A line that was long while others waited too would stand still when they are gone. So nobody is told to come later
+  -- than when all who wait now are served, nor much later at all; who would be is put somewhere within that time.
+  local waiting = redis.call('ZCARD', waiting_key)
+  local latest = math.min(waiting * share, math.max(ask.line_seconds, waiting / ask.asking_per_second))
+  if told > ready_at + latest then
+    told = ready_at + latest * state.place
+  end
+  redis.call('ZADD', waiting_key, told, ask.request)
+  redis.call('ZADD', users_key, math.max(told, end_of_line), user)
+  return told
+end
+
 local function take()
   -- A caller does one thing at a time: what it asked for before, it did not use.
   redis.call('ZREM', unanswered_key, ask.caller)
+  redis.call('ZREM', waiting_key, ask.request)
   if now > (state.heard_at or 0) + ask.trust_seconds then
     nothing_is_known()
   end
 
-  local users, ahead, served_at = 1, 0, 0
-  redis.call('ZREMRANGEBYSCORE', waiting_key, '-inf', now)
-  if ask.user then
-    served_at = tonumber(redis.call('ZSCORE', served_key, ask.user) or 0)
-    users = redis.call('ZCARD', waiting_key)
-    if not redis.call('ZSCORE', waiting_key, ask.user) then
-      users = users + 1
-    end
-    -- Whose turn comes later than an empty bucket is full again loses nothing by what is taken now.
-    local soon = now + pace.burst / pace.rate + ask.kept_seconds
-    for _, other in ipairs(redis.call('ZRANGEBYSCORE', waiting_key, '-inf', soon)) do
-      if other ~= ask.user and tonumber(redis.call('ZSCORE', served_key, other) or 0) < served_at then
-        ahead = ahead + 1
-      end
-    end
-  end
-
   local ready_at = math.max(now, state.closed_until)
-  local missing = 1 + ahead - state.level
+  local missing = 1 - state.level
   if missing > 0.000001 then
     ready_at = math.max(ready_at, now + missing / pace.rate)
   end
@@ -93,30 +103,9 @@ local function take()
   if ready_at <= now then
     state.level = state.level - 1
     redis.call('ZADD', unanswered_key, now + ask.unanswered_seconds, ask.caller)
-    if ask.user then
-      redis.call('ZADD', served_key, now, ask.user)
-      local kept_until = tonumber(redis.call('ZSCORE', waiting_key, ask.user) or 0)
-      if kept_until - ask.kept_seconds <= now then
-        redis.call('ZREM', waiting_key, ask.user) -- none of this user's photos was told to come later than now
-      end
-    end
     return 0
   end
-
-  -- Those who were refused come back one after another, at the pace at which they can be served: the first photo of
-  -- each user in one line, every further one of the same user a round of all users later.
-  local kept_until = ask.user and tonumber(redis.call('ZSCORE', waiting_key, ask.user) or 0) or 0
-  local behind = kept_until - ask.kept_seconds
-  local further = behind > now
-  local turn = further and behind + users / pace.rate or (state.last_told or 0) + 1 / pace.rate
-  local told = math.max(ready_at, math.min(turn, ready_at + ask.line_seconds))
-  if not further then
-    state.last_told = told
-  end
-  if ask.user then
-    redis.call('ZADD', waiting_key, told + ask.kept_seconds, ask.user)
-  end
-  return math.max(told - now, ask.wait_min_seconds)
+  return math.max(turn(ask.user, ready_at) - now, ask.wait_min_seconds)
 end
 
 local function answered()
@@ -165,8 +154,7 @@ local operations = { take = take, answered = answered, throttled = throttled, gi
 local wait = operations[ask.op]() or 0
 local kept = cjson.encode(state)
 redis.call('SET', bucket_key, kept, 'EX', ask.bucket_ttl_seconds)
-redis.call('ZREMRANGEBYSCORE', served_key, '-inf', now - ask.users_ttl_seconds)
-for _, key in ipairs({ unanswered_key, waiting_key, served_key }) do
-  redis.call('EXPIRE', key, ask.users_ttl_seconds)
+for _, key in ipairs({ unanswered_key, waiting_key, users_key }) do
+  redis.call('EXPIRE', key, ask.line_ttl_seconds)
 end
 return cjson.encode({ wait = wait, closed_seconds = math.max(0, state.closed_until - now), state = state })

@@ -9,8 +9,8 @@ never raises. What is decided, and why no 429 follows:
 - Never more is assumed than the vendor's headers leave, less the requests whose answers are still to come.
 - What was not heard from for a while is in doubt: creates then go one at a time until an answer came.
 - A bucket that Redis lost starts empty where a worker remembers it, and with a few requests where none does.
-- Users take turns. A token is kept for every user who was served longer ago than the one who asks and whose turn comes
-  soon, until that user is `KEPT_SECONDS` late. Who is refused is told when the turn comes, one photo after another.
+- No token lies about while somebody wants it: whoever asks when one is there gets it. Users take turns by when they are
+  told to ask again: each has a line, and all lines move at the same pace.
 - With Redis away each process goes on alone, at a tenth of the pace and one request at a time.
 """
 
@@ -36,8 +36,10 @@ REDIS_TIMEOUT_SECONDS = 0.5
 LEFT_ALONE_SECONDS = 5.0  # after a failure of Redis
 AWAY_SHARE = 0.1  # of the pace, for each process while Redis is away: ten of them are within the limit together
 
-RATE_SHARE = 0.96
-BURST_SHARE = 0.024
+# Of a minute's limit. Together below it for 61 s (a second's requests may bunch up), and the burst holds what comes in
+# a little more than a second, because the sweep brings those who wait once a second.
+RATE_SHARE = 0.965
+BURST_SHARE = 0.0185
 FIRST_LEVEL_SHARE = 0.01
 FIRST_LEVEL_MAX = 4  # the photos of one job
 
@@ -47,10 +49,12 @@ DOUBTED_ANSWERS = 2  # creates that go one at a time when in doubt; a single one
 REDUCED_SECONDS = 300.0  # after this long without a sign of it, a reduced rate is doubted
 UNANSWERED_SECONDS = 10.0  # longer than any call: then no answer will come
 ANSWER_SECONDS = 0.5  # after which it is worth asking whether an answer has come
-LINE_SECONDS = 15.0  # nobody is told to wait longer for those in front, because they may not come
-KEPT_SECONDS = 3.0  # the sweep looks once a second
+TURN_SHARE = 0.9  # of the time that a token takes to come, so that more ask than there are tokens
+LINE_SECONDS = 60.0  # nobody is told to wait longer for those in front, because they may not come,
+ASKING_PER_SECOND = 50  # unless so many wait that their asking alone would keep a worker busy
+LATE_SECONDS = 5.0  # after which a turn counts as given up; the sweep looks once a second
 WAIT_MIN_SECONDS = 0.05
-USERS_TTL_SECONDS = 600
+LINE_TTL_SECONDS = 600
 BUCKET_TTL_SECONDS = 86_400  # an idle night must not make a bucket look lost
 
 _SCRIPT = files("worker").joinpath("provider_budget.lua").read_text()
@@ -101,18 +105,25 @@ class ProviderBudget:
         )
         self._script = client.register_script(_SCRIPT)
 
-    def take(self, kind: RequestKind, user_id: UUID | None = None) -> float:
-        """0.0: granted, for the next request of this thread. Otherwise the seconds after which to ask again."""
-        request: dict[str, Any] = {
+    def take(self, kind: RequestKind, request_id: UUID | str, user_id: UUID | None = None) -> float:
+        """0.0: granted, for the next request of this thread. Otherwise the seconds after which to ask again.
+
+        Args:
+            request_id: the same when it asks again, as a photo's id is.
+            user_id: whose turn it is. Requests of nobody in particular share one line.
+        """
+        request = {
+            "request": str(request_id),
+            "user": str(user_id),
             "trust_seconds": TRUST_SECONDS,
             "unanswered_seconds": UNANSWERED_SECONDS,
             "answer_seconds": ANSWER_SECONDS,
+            "turn_share": TURN_SHARE,
             "line_seconds": LINE_SECONDS,
-            "kept_seconds": KEPT_SECONDS,
+            "asking_per_second": ASKING_PER_SECOND,
+            "late_seconds": LATE_SECONDS,
             "wait_min_seconds": WAIT_MIN_SECONDS,
         }
-        if user_id is not None:
-            request["user"] = str(user_id)
         reply = self._ask("take", kind, request)
         if reply is not None:
             return float(reply["wait"])
@@ -161,14 +172,14 @@ class ProviderBudget:
         if time.monotonic() < self._left_alone_until:
             return None
         # The hash tag keeps the four keys on one node of a cluster.
-        keys = [f"cuggu:budget:{{{kind}}}:{name}" for name in ("bucket", "unanswered", "waiting", "served")]
+        keys = [f"cuggu:budget:{{{kind}}}:{name}" for name in ("bucket", "unanswered", "waiting", "users")]
         request = {
             "doubt": DOUBTED_ANSWERS if kind == "create" else 0,
             "pace": asdict(self._paces[kind]),
             "first_level": self._first_levels[kind],
             "closed_max_seconds": WINDOW_SECONDS + 1,
             "bucket_ttl_seconds": BUCKET_TTL_SECONDS,
-            "users_ttl_seconds": USERS_TTL_SECONDS,
+            "line_ttl_seconds": LINE_TTL_SECONDS,
             **request,
             "op": operation,
             "caller": f"{self._process}:{threading.get_ident()}",

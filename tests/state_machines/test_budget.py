@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 import worker.provider_budget
 from shared.settings import Settings
 from tests.state_machines import run
-from tests.test_provider_budget import Clock
+from tests.test_provider_budget import Clock, take
 from worker.budgeted_predictor import FRESH_SECONDS
 from worker.provider_budget import ProviderBudget
 
@@ -51,7 +51,7 @@ class Budget(RuleBasedStateMachine):
     @rule(name=workers, user=users)
     def ask(self, name: str, user: UUID) -> None:
         worker = self.workers[name]
-        if worker.granted_at is None and worker.answer is None and worker.budget.take("create", user) == 0:
+        if worker.granted_at is None and worker.answer is None and take(worker.budget, "create", user) == 0:
             worker.granted_at = self.clock.now()
 
     @rule(name=workers)
@@ -80,7 +80,7 @@ class Budget(RuleBasedStateMachine):
         self.hear(name, lost=True)
         budget, end = self.workers[name].budget, self.clock.now() + seconds
         while self.clock.now() < end:
-            if wait := budget.take("create", user):
+            if wait := take(budget, "create", user):
                 self.clock.pass_time(wait)
                 continue
             answer = self.vendor_receives()
@@ -96,10 +96,10 @@ class Budget(RuleBasedStateMachine):
             self.send(other)
             self.hear(other, lost=False)
         self.clock.pass_time(MINUTE + 5)
-        wait = self.workers[name].budget.take("create", user)
+        wait = take(self.workers[name].budget, "create", user)
         assert wait < 2, "only a bucket that Redis has lost has nothing yet"
         self.clock.pass_time(wait)
-        assert wait == 0 or self.workers[name].budget.take("create", user) == 0
+        assert wait == 0 or take(self.workers[name].budget, "create", user) == 0
         self.workers[name].granted_at = self.clock.now()
 
     @rule(seconds=st.sampled_from([0.4, 3.0]))
