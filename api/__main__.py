@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from api.auth import require_loopback_in_development
 from api.bounded_head import BoundedHead
 from api.main import create_app
-from shared.heap import share_heaps
+from shared.heap import freeze_heap, share_heaps
 from shared.settings import settings_or_exit
 
 # How long a stopping server waits for the answers it owes.
@@ -48,13 +48,16 @@ def main() -> None:
 
 
 class _Server(uvicorn.Server):
-    """Lets clients go that follow a job, before it waits for the answers it owes: theirs would not end by itself."""
-
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        freeze_heap()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Lets clients go that follow a job, before it waits for the answers it owes: theirs would not end."""
         self._app.state.parts.live.end()
         await super().shutdown(sockets)
 

@@ -106,7 +106,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         admin_forms,
     ):
         app.include_router(module.router)
-    app.router.routes.insert(0, poll.PlainPoll())
+    app.add_middleware(poll.PlainPolls)
     install_error_renderer(app, {plan.PREFIX: plan.plan_error, PREFIX: admin_error})
     app.add_middleware(ObservedRequests)  # last, and so around all that is there already
     return app

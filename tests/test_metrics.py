@@ -356,7 +356,7 @@ async def test_calls_to_the_storage_are_told_apart_by_how_they_went(http: httpx.
 
 async def test_waiting_for_the_budget_is_counted(http: httpx.AsyncClient) -> None:
     class Spent:
-        def take(self, _kind: str, _user_id: object = None) -> float:
+        def take(self, *_: object) -> float:
             return 7.5
 
     counted = await Counted.since_now(http)

@@ -18,6 +18,7 @@ from celery.signals import (
 )
 from celery.worker.consumer import Consumer
 
+from shared.heap import freeze_heap
 from shared.settings import get_settings
 from worker.generation import Generation
 from worker.health import figures, healthz, readyz, serve_pages
@@ -81,7 +82,8 @@ def _set_up(sender: str, instance: Any, **_: object) -> None:
 
 
 @worker_ready.connect
-def _watch(**_: object) -> None:
+def _ready(**_: object) -> None:
+    freeze_heap()
     if _this:
         _this.watchdog.start()
 

@@ -270,7 +270,7 @@ MUTANTS = (
         "creates are not counted against the provider's limit",
         "I11",
         "worker/budgeted_predictor.py",
-        "wait_seconds = self._budget.take(kind, user_id)",
+        "wait_seconds = self._budget.take(kind, request_id, user_id)",
         "wait_seconds = 0.0",
         "tests/test_provider_budget.py::test_an_account_with_little_credit_is_known_by_the_first_answer",
     ),
