@@ -201,6 +201,14 @@ def install_error_renderer(app: FastAPI, other_forms: Mapping[str, Renderer]) ->
     app.add_middleware(Crashes, render=render)
 
 
+async def render_error(request: Request, error: Exception) -> Response:
+    """What `install_error_renderer` has installed for an error, for layers that lie before FastAPI's own."""
+    handlers = request.app.exception_handlers
+    handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
+    answer: Response = await handler(request, error)
+    return answer
+
+
 class Crashes:
     """Answers for what nobody expected, and logs it once, inside whatever names the request.
 

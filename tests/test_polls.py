@@ -71,3 +71,41 @@ async def test_a_poll_with_and_without_a_wait_is_the_same_answer(client: Client)
     assert (again.status_code, again.content) == (304, b"")
     anybody = await client.http.get(f"/jobs/{job_id}")
     assert anybody.status_code == 401
+
+
+async def test_a_refused_poll_with_and_without_a_wait_is_the_same_answer_after_one_look(
+    client: Client, stranger: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = f"/jobs/{(await stranger.submit()).json()['id']}"
+    polls = application(client.http).state.parts.polls
+    looked: list[UUID] = []
+    look = polls.look
+
+    async def counted(caller: Any, job_id: UUID, language: str) -> Any:
+        looked.append(job_id)
+        return await look(caller, job_id, language)
+
+    monkeypatch.setattr(polls, "look", counted)
+    plain, held = await client.get(foreign), await client.get(f"{foreign}?wait=0")
+    assert plain.status_code == held.status_code == 404
+    assert plain.json() == held.json()
+    assert {**plain.headers, "x-request-id": ""} == {**held.headers, "x-request-id": ""}
+    assert len(looked) == 2
+
+    async def failing(*_: Any) -> None:
+        raise OperationalError("SELECT", {}, Exception("the server is starting up"))
+
+    monkeypatch.setattr(polls, "_read_these", failing)
+    plain, held = await client.get(foreign), await client.get(f"{foreign}?wait=0")
+    assert plain.status_code == held.status_code == 503
+    assert plain.json() == held.json()
+    assert len(looked) == 4
+
+
+@pytest.mark.parametrize(("if_none_match", "status"), [("*", 304), ("garbage", 200), ('"another", W/"tag"', 200)])
+async def test_only_what_names_the_job_as_it_is_spares_the_answer(
+    client: Client, if_none_match: str, status: int
+) -> None:
+    job_id = (await client.submit()).json()["id"]
+    for path in (f"/jobs/{job_id}", f"/jobs/{job_id}?wait=0"):
+        assert (await client.get(path, **{"If-None-Match": if_none_match})).status_code == status

@@ -100,13 +100,16 @@ class Clock:
     def pass_time(self, seconds: float) -> None:
         self._ahead += seconds
         for kind in KINDS:
-            keys = [f"cuggu:budget:{{{kind}}}:{name}" for name in ("unanswered", "waiting", "users")]
-            for key in keys:
-                for member, _ in self._client.zrange(key, 0, -1, withscores=True):
-                    self._client.zincrby(key, -seconds, member)
-            bucket = f"cuggu:budget:{{{kind}}}:bucket"
-            if saved := self._client.get(bucket):
-                self._client.set(bucket, json.dumps(_earlier(json.loads(saved), seconds)), keepttl=True)
+            names = ("bucket", "unanswered", "told", "turns", "users")
+            bucket, *sets = [f"cuggu:budget:{{{kind}}}:{name}" for name in names]
+            saved = self._client.get(bucket)
+            with self._client.pipeline() as all_at_once:
+                for key in sets:
+                    for member, _ in self._client.zrange(key, 0, -1, withscores=True):
+                        all_at_once.zincrby(key, -seconds, member)
+                if saved:
+                    all_at_once.set(bucket, json.dumps(_earlier(json.loads(saved), seconds)), keepttl=True)
+                all_at_once.execute()
 
 
 def _earlier(state: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -170,7 +173,7 @@ def test_no_minute_holds_more_than_the_limit(per_minute: int) -> None:
 @given(st.integers(60, 100_000))
 def test_requests_that_bunch_up_for_a_second_still_fit_in(per_minute: int) -> None:
     pace = Pace.below(per_minute)
-    assert pace.burst + 61 * pace.rate <= per_minute
+    assert pace.burst + 61 * pace.rate <= per_minute + 1e-6
 
 
 def test_a_greedy_worker_stays_below_the_limit_in_every_minute_and_uses_it(
@@ -290,7 +293,8 @@ def test_one_429_teaches_all_workers_the_reduced_rate(
         for predictor in predictors:
             assert isinstance(predictor.start(an_order()), NotYet)
         client.flushdb()
-        wait_until(lambda: not isinstance(predictors[0].start(an_order()), NotYet), 20)
+        order = an_order()
+        wait_until(lambda: not isinstance(predictors[0].start(order), NotYet), 20)
         list(threads.map(lambda number: predictors[number % 2].start(an_order()), range(8)))
     assert len(vendor.book("refused")) == 1
     first, second = creates(vendor)
@@ -426,7 +430,7 @@ def test_every_key_is_ours_and_none_stays_for_ever(budget: ProviderBudget, clien
     budget.penalise("create", 1)
     take(budget, "create", uuid4())
     keys = list(client.scan_iter())
-    assert {key.rpartition(b":")[2] for key in keys} == {b"bucket", b"unanswered", b"waiting", b"users"}
+    assert {key.rpartition(b":")[2] for key in keys} == {b"bucket", b"unanswered", b"told", b"turns", b"users"}
     for key in keys:
         assert key.startswith(b"cuggu:budget:"), key
         assert client.ttl(key) > 0, key
@@ -471,11 +475,14 @@ class Rush:
         self.budget, self.clock = budget, clock
         self.due: list[tuple[float, int, UUID]] = []
         self.granted: list[tuple[float, UUID]] = []
+        self.waited: list[float] = []
+        self.submitted_at: list[float] = []
         self.asked = self.photos = 0
 
     def submit(self, user_id: UUID, photos: int, at: float = 0.0) -> None:
         for number in range(self.photos, self.photos + photos):
             heapq.heappush(self.due, (at, number, user_id))
+            self.submitted_at.append(at)
         self.photos += photos
 
     def run(self) -> None:
@@ -490,6 +497,7 @@ class Rush:
             else:
                 answered(self.budget)
                 self.granted.append((self.clock.now() - began, user_id))
+                self.waited.append(self.clock.now() - began - self.submitted_at[number])
 
     def last(self, user_id: UUID) -> float:
         return max(at for at, whose in self.granted if whose == user_id)
@@ -506,7 +514,7 @@ def test_a_hundred_photos_of_one_user_do_not_starve_four_of_another(budget: Prov
     assert rush.last(many) < 1.15 * 104 / pace.rate, "taking turns costs no throughput"
 
 
-def test_a_rush_of_users_leaves_no_token_unused_and_none_of_them_behind(budget: ProviderBudget, clock: Clock) -> None:
+def test_a_rush_is_served_in_its_order_and_leaves_no_token_unused(budget: ProviderBudget, clock: Clock) -> None:
     users = [uuid4() for _ in range(40)]
     rush = Rush(budget, clock)
     for user_id in users:
@@ -514,10 +522,21 @@ def test_a_rush_of_users_leaves_no_token_unused_and_none_of_them_behind(budget: 
     rush.run()
     pace = Pace.below(PER_MINUTE)
     at_best = (rush.photos - pace.burst) / pace.rate
-    assert rush.granted[-1][0] < 1.1 * at_best
-    served = {user_id for _, user_id in rush.granted[: rush.photos // 2]}
-    assert len(served) >= 0.8 * len(users), "two photos each are granted: hardly anybody has none"
+    assert rush.granted[-1][0] < 1.15 * at_best
+    assert max(map(rush.last, users[:10])) < at_best / 2
     assert rush.asked < 5 * rush.photos
+
+
+def test_nobody_is_overtaken_for_ever_by_those_who_come_later(budget: ProviderBudget, clock: Clock) -> None:
+    pace = Pace.below(PER_MINUTE)
+    rush = Rush(budget, clock)
+    for _ in range(40):
+        rush.submit(uuid4(), 4)
+    queue_seconds = rush.photos / pace.rate
+    for number in range(60):  # as many as can be served, so the queue stays as long as it is
+        rush.submit(uuid4(), 4, at=number * 4 / pace.rate)
+    rush.run()
+    assert max(rush.waited) < 1.25 * queue_seconds
 
 
 def test_those_who_are_left_do_not_wait_for_those_who_are_gone(budget: ProviderBudget, clock: Clock) -> None:

@@ -2,13 +2,13 @@
 -- own clock is the only one: those of the workers do not matter. What the numbers mean stands in provider_budget.py.
 --
 -- KEYS     bucket (JSON), unanswered (sorted set: caller -> when its grant is forgotten),
---          waiting (sorted set: request -> when it was told to come again), users (sorted set: user -> the latest such
---          moment among the user's requests)
+--          told (sorted set: request -> when to come again), turns (sorted set: request -> its turn),
+--          users (sorted set: user -> how far the turns of the user's requests go)
 -- ARGV[1]  JSON: op (take, give_back, answered, throttled) and what it needs
 -- returns  JSON: wait (seconds; 0 when granted), state (the bucket, for the caller to remember)
 
 local ask = cjson.decode(ARGV[1])
-local bucket_key, unanswered_key, waiting_key, users_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local bucket_key, unanswered_key, told_key, turns_key, users_key = unpack(KEYS)
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 
@@ -42,7 +42,6 @@ state.level, state.at = math.min(pace.burst, state.level + elapsed * pace.rate),
 local function end_reduction()
   state.reduced = nil
   state.level = math.min(state.level, 1)
-  redis.call('DEL', waiting_key, users_key) -- what these were told, they were told at the reduced pace
   pace = ask.pace
 end
 
@@ -52,38 +51,70 @@ if state.reduced and now >= state.reduced.ends_at then
 end
 redis.call('ZREMRANGEBYSCORE', unanswered_key, '-inf', now)
 
--- When to come again, for a request that nothing is there for before `ready_at`. Every user has a line, and the lines
--- move at the same pace, so that users take turns however much each of them wants. They move a little faster than
--- tokens come: one that somebody left is taken by the next, and who is refused once more goes to the end of the line.
-local function turn(user, ready_at)
-  redis.call('ZREMRANGEBYSCORE', waiting_key, '-inf', now - ask.late_seconds)
-  redis.call('ZREMRANGEBYSCORE', users_key, '-inf', now - ask.late_seconds)
-  local end_of_line = tonumber(redis.call('ZSCORE', users_key, user) or 0)
-  local users = redis.call('ZCARD', users_key) + (end_of_line > 0 and 0 or 1)
-  local share = ask.turn_share / pace.rate
-  -- A fraction that differs from every recent one by as much as can be: the golden ratio's multiples do.
-  state.place = ((state.place or 0) + 0.618034) % 1
-
-  local told = end_of_line > ready_at and end_of_line + users * share or ready_at + (users - 1) * share * state.place
-  -- A line that was long while others waited too would stand still when they are gone. So nobody is told to come later
-  -- than when all who wait now are served, nor much later at all; who would be is put somewhere within that time.
-  local waiting = redis.call('ZCARD', waiting_key)
-  local latest = math.min(waiting * share, math.max(ask.line_seconds, waiting / ask.asking_per_second))
-  if told > ready_at + latest then
-    told = ready_at + latest * state.place
+-- A request keeps its turn, a moment, for as long as it waits: that at which it came, for the photos of a user's first job
+-- and one retry. Every further one is set back behind the last by its share of what waits: so the jobs of different users
+-- are served in the order in which they came, and those of one user let others go first; at most two rounds of others.
+local function turn_of_request()
+  local turn = tonumber(redis.call('ZSCORE', turns_key, ask.request))
+  if turn then
+    return turn
   end
-  redis.call('ZADD', waiting_key, told, ask.request)
-  redis.call('ZADD', users_key, math.max(told, end_of_line), user)
-  return told
+  local round = (redis.call('ZCARD', turns_key) + ask.job_requests) / pace.rate
+  local step = round / ask.job_requests
+  local last = tonumber(redis.call('ZSCORE', users_key, ask.user) or 0)
+  last = math.min(math.max(last, now - round - step) + step, now + 2 * round)
+  turn = math.max(now, last)
+  redis.call('ZADD', turns_key, turn, ask.request)
+  redis.call('ZADD', users_key, last, ask.user)
+  return turn
+end
+
+local function forget_the_gone()
+  for _, request in ipairs(redis.call('ZRANGEBYSCORE', told_key, '-inf', now - ask.gone_seconds)) do
+    redis.call('ZREM', told_key, request)
+    redis.call('ZREM', turns_key, request)
+  end
+  redis.call('ZREMRANGEBYSCORE', users_key, '-inf', now - ask.line_ttl_seconds)
+end
+
+-- How many tokens are kept for earlier turns: for those who were told to come about now. An empty bucket is full again
+-- after `burst / rate`, so a token that is kept for longer would be lost.
+local function kept_for_others(rank)
+  local kept, kept_seconds = 0, math.min(pace.burst / pace.rate, ask.kept_seconds)
+  local before = math.min(rank, pace.burst)
+  for _, other in ipairs(before > 0 and redis.call('ZRANGE', turns_key, 0, before - 1) or {}) do
+    local told = tonumber(redis.call('ZSCORE', told_key, other))
+    if told and told <= now and told >= now - kept_seconds then
+      kept = kept + 1
+    end
+  end
+  return kept
+end
+
+-- When to come again: when those before have been served, and a little sooner, because some of them do not come. Far back
+-- in the line that is a guess, and those in front may vanish: there one comes to ask, at a moment of one's own.
+local function time_to_come(rank, ready_at)
+  local late = redis.call('ZCOUNT', told_key, '-inf', now - ask.kept_seconds) -- and perhaps gone
+  local turn_in = math.max(0, rank - late) * ask.turn_share / pace.rate
+  local latest = math.max(ask.line_seconds, redis.call('ZCARD', turns_key) / ask.asking_per_second)
+  if turn_in > latest then
+    -- The golden ratio's multiples: each lies as far from the latest ones as can be.
+    state.place = ((state.place or 0) + 0.618034) % 1
+    turn_in = latest * (1 + state.place) / 2
+  end
+  return ready_at + turn_in
 end
 
 local function take()
   -- A caller does one thing at a time: what it asked for before, it did not use.
   redis.call('ZREM', unanswered_key, ask.caller)
-  redis.call('ZREM', waiting_key, ask.request)
   if now > (state.heard_at or 0) + ask.trust_seconds then
     nothing_is_known()
   end
+  forget_the_gone()
+  redis.call('ZREM', told_key, ask.request)
+  turn_of_request()
+  local rank = redis.call('ZRANK', turns_key, ask.request)
 
   local ready_at = math.max(now, state.closed_until)
   local missing = 1 - state.level
@@ -100,12 +131,15 @@ local function take()
     ready_at = math.max(ready_at, now + ask.answer_seconds)
   end
 
-  if ready_at <= now then
+  if ready_at <= now and state.level >= 1 + kept_for_others(rank) - 0.000001 then
     state.level = state.level - 1
+    redis.call('ZREM', turns_key, ask.request)
     redis.call('ZADD', unanswered_key, now + ask.unanswered_seconds, ask.caller)
     return 0
   end
-  return math.max(turn(ask.user, ready_at) - now, ask.wait_min_seconds)
+  local told = time_to_come(rank, ready_at)
+  redis.call('ZADD', told_key, told, ask.request)
+  return math.max(told - now, ask.wait_min_seconds)
 end
 
 local function answered()
@@ -154,7 +188,7 @@ local operations = { take = take, answered = answered, throttled = throttled, gi
 local wait = operations[ask.op]() or 0
 local kept = cjson.encode(state)
 redis.call('SET', bucket_key, kept, 'EX', ask.bucket_ttl_seconds)
-for _, key in ipairs({ unanswered_key, waiting_key, users_key }) do
+for _, key in ipairs({ unanswered_key, told_key, turns_key, users_key }) do
   redis.call('EXPIRE', key, ask.line_ttl_seconds)
 end
 return cjson.encode({ wait = wait, closed_seconds = math.max(0, state.closed_until - now), state = state })

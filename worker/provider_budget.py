@@ -9,12 +9,14 @@ never raises. What is decided, and why no 429 follows:
 - Never more is assumed than the vendor's headers leave, less the requests whose answers are still to come.
 - What was not heard from for a while is in doubt: creates then go one at a time until an answer came.
 - A bucket that Redis lost starts empty where a worker remembers it, and with a few requests where none does.
-- No token lies about while somebody wants it: whoever asks when one is there gets it. Users take turns by when they are
-  told to ask again: each has a line, and all lines move at the same pace.
+- Who came first is served first, but users with several jobs let others go between them. A request keeps its turn for
+  as long as it waits, and is told when to ask again, a little too early; a token is kept for it then, but no longer
+  than the bucket needs to fill.
 - With Redis away each process goes on alone, at a tenth of the pace and one request at a time.
 """
 
 import json
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -28,6 +30,7 @@ import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from shared.jobs import PHOTOS_PER_JOB
 from shared.metrics import PROVIDER_THROTTLED
 from shared.settings import Settings
 from worker.predictor import RequestKind
@@ -36,12 +39,12 @@ REDIS_TIMEOUT_SECONDS = 0.5
 LEFT_ALONE_SECONDS = 5.0  # after a failure of Redis
 AWAY_SHARE = 0.1  # of the pace, for each process while Redis is away: ten of them are within the limit together
 
-# Of a minute's limit. Together below it for 61 s (a second's requests may bunch up), and the burst holds what comes in
-# a little more than a second, because the sweep brings those who wait once a second.
+# Of a minute's limit. The burst holds what comes in a little more than a second, because the sweep brings those who
+# wait once a second.
 RATE_SHARE = 0.965
 BURST_SHARE = 0.0185
 FIRST_LEVEL_SHARE = 0.01
-FIRST_LEVEL_MAX = 4  # the photos of one job
+FIRST_LEVEL_MAX = PHOTOS_PER_JOB
 
 WINDOW_SECONDS = 60.0  # of the vendor's limits; no answer of it closes a bucket for longer
 TRUST_SECONDS = 600.0  # what the vendor last said holds for this long
@@ -52,7 +55,8 @@ ANSWER_SECONDS = 0.5  # after which it is worth asking whether an answer has com
 TURN_SHARE = 0.9  # of the time that a token takes to come, so that more ask than there are tokens
 LINE_SECONDS = 60.0  # nobody is told to wait longer for those in front, because they may not come,
 ASKING_PER_SECOND = 50  # unless so many wait that their asking alone would keep a worker busy
-LATE_SECONDS = 5.0  # after which a turn counts as given up; the sweep looks once a second
+KEPT_SECONDS = 3.0  # how long a token waits for whoever was told to come; the sweep looks once a second
+GONE_SECONDS = 30.0  # a turn is given up by who comes so much later than told
 WAIT_MIN_SECONDS = 0.05
 LINE_TTL_SECONDS = 600
 BUCKET_TTL_SECONDS = 86_400  # an idle night must not make a bucket look lost
@@ -71,9 +75,12 @@ class Pace:
 
     @classmethod
     def below(cls, per_minute: float, burst_max: int | None = None) -> Self:
-        """The pace that stays below a limit in every window of a minute, with room for requests that bunch up."""
-        burst = max(1, int(BURST_SHARE * per_minute))
-        return cls(RATE_SHARE * per_minute / WINDOW_SECONDS, min(burst, burst_max or burst))
+        """The pace that stays below a limit in every window of a minute, also when a second's requests bunch up."""
+        burst = min(math.ceil(BURST_SHARE * per_minute), burst_max or per_minute)
+        rate = RATE_SHARE * per_minute / WINDOW_SECONDS
+        if burst > 1:  # below, what bunches up is one request
+            rate = min(rate, (per_minute - burst) / (WINDOW_SECONDS + 1))
+        return cls(rate, int(burst))
 
 
 class ProviderBudget:
@@ -118,10 +125,12 @@ class ProviderBudget:
             "trust_seconds": TRUST_SECONDS,
             "unanswered_seconds": UNANSWERED_SECONDS,
             "answer_seconds": ANSWER_SECONDS,
+            "job_requests": PHOTOS_PER_JOB,
             "turn_share": TURN_SHARE,
             "line_seconds": LINE_SECONDS,
             "asking_per_second": ASKING_PER_SECOND,
-            "late_seconds": LATE_SECONDS,
+            "kept_seconds": KEPT_SECONDS,
+            "gone_seconds": GONE_SECONDS,
             "wait_min_seconds": WAIT_MIN_SECONDS,
         }
         reply = self._ask("take", kind, request)
@@ -171,8 +180,8 @@ class ProviderBudget:
         """The script's reply; None while Redis is away."""
         if time.monotonic() < self._left_alone_until:
             return None
-        # The hash tag keeps the four keys on one node of a cluster.
-        keys = [f"cuggu:budget:{{{kind}}}:{name}" for name in ("bucket", "unanswered", "waiting", "users")]
+        # The hash tag keeps the keys on one node of a cluster.
+        keys = [f"cuggu:budget:{{{kind}}}:{name}" for name in ("bucket", "unanswered", "told", "turns", "users")]
         request = {
             "doubt": DOUBTED_ANSWERS if kind == "create" else 0,
             "pace": asdict(self._paces[kind]),
