@@ -22,11 +22,11 @@ from api.event_view import Event, read_new_events
 from api.job_view import read_ended_jobs
 
 # nginx, its Kubernetes ingress and AWS's balancer cut a connection that was silent for 60 s, Heroku's router for 55.
-QUIET_SECONDS = 45
+QUIET_SECONDS = 50
 # All jobs that are followed are looked at this often, because a note may be lost; more often while none come.
 LOOK_AGAIN_SECONDS = 20.0
 LOOK_AGAIN_WITHOUT_NOTES_SECONDS = 2.0
-JOBS_PER_READ = 200
+JOBS_PER_READ = 500
 DATABASE_AGAIN_SECONDS = 1.0
 
 log = structlog.get_logger()

@@ -159,6 +159,7 @@ async def measure(stack: Stack, clients: int, idle_seconds: float, changes: int)
         job_ids = list(connection.execute(text(_JOBS), {"email": EMAIL, "count": clients}).scalars())
     api = Api(psutil.Process(stack.pid("api")))
     figures: dict[str, float] = {"clients": clients, "pss_mb_alone": api.pss_mb()}
+    figures["alone_cpu_percent"] = await idle_cpu_percent(api, idle_seconds)
 
     began, cpu = time.monotonic(), api.cpu_seconds()
     waiting = await connect_all(stack.api_url, settings, job_ids)
@@ -166,9 +167,7 @@ async def measure(stack: Stack, clients: int, idle_seconds: float, changes: int)
     figures["connect_cpu_ms_each"] = 1000 * (api.cpu_seconds() - cpu) / clients
     await asyncio.sleep(SETTLING_SECONDS)
 
-    began, cpu = time.monotonic(), api.cpu_seconds()
-    await asyncio.sleep(idle_seconds)
-    figures["idle_cpu_percent"] = 100 * (api.cpu_seconds() - cpu) / (time.monotonic() - began)
+    figures["idle_cpu_percent"] = await idle_cpu_percent(api, idle_seconds)
     figures["pss_mb"] = api.pss_mb()
     figures["kb_each"] = 1000 * (figures["pss_mb"] - figures["pss_mb_alone"]) / clients
 
@@ -186,6 +185,12 @@ async def measure(stack: Stack, clients: int, idle_seconds: float, changes: int)
     for client in waiting.values():
         client.transport.abort()
     return figures
+
+
+async def idle_cpu_percent(api: Api, seconds: float) -> float:
+    began, cpu = time.monotonic(), api.cpu_seconds()
+    await asyncio.sleep(seconds)
+    return 100 * (api.cpu_seconds() - cpu) / (time.monotonic() - began)
 
 
 async def connect_all(url: str, settings: Settings, job_ids: Sequence[UUID]) -> dict[UUID, Waiting]:
@@ -230,7 +235,8 @@ ROWS = {
     "pss_mb_alone": "API process alone: PSS, MB",
     "pss_mb": "with all clients waiting: PSS, MB",
     "kb_each": "one more client: kB",
-    "idle_cpu_percent": "processor while nothing happens, % of one core",
+    "alone_cpu_percent": "processor while nobody waits, % of one core",
+    "idle_cpu_percent": "with all clients waiting and nothing happening, % of one core",
     "connect_cpu_ms_each": "processor to sign in and begin, ms a client",
     "steady_p50_ms": f"commit to client, {STEADY_CHANGES_PER_SECOND} changes a second: p50, ms",
     "steady_p95_ms": "p95, ms",
