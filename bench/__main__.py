@@ -42,14 +42,12 @@ def main() -> None:
     pin(os.getpid(), other_cores())
     measured, void = run([wanted.only] if wanted.only else list(MEASURES), console, quick=wanted.quick)
     Console(width=140).print(table(measured, void))
-    if not wanted.quick:
-        keep(measured, void)
     failed = [line for found in measured.values() for line in found.lines if line.met is False]
     sys.exit(1 if failed or void else 0)
 
 
 def run(names: list[str], console: Console, *, quick: bool) -> tuple[dict[str, Measured], dict[str, str]]:
-    """What each measure found, and of those that are void, why."""
+    """What each measure found, kept as soon as it ended; and of those that are void, why."""
     measured: dict[str, Measured] = {}
     void: dict[str, str] = {}
     # Not below /tmp's own mode: under root PostgreSQL runs as another account.
@@ -63,7 +61,12 @@ def run(names: list[str], console: Console, *, quick: bool) -> tuple[dict[str, M
                     measured[name] = MEASURES[name](servers)
                 except Void as error:
                     void[name] = str(error)
+                except Exception as error:  # noqa: BLE001 - the other measures are worth their half an hour
+                    console.print_exception()
+                    void[name] = f"{type(error).__name__}, see above"
                 console.print(f"{name} took {time.monotonic() - began:.0f} s")
+                if not quick:
+                    keep({name: measured[name]} if name in measured else {}, {name} & void.keys())
     return measured, void
 
 

@@ -53,20 +53,20 @@ redis.call('ZREMRANGEBYSCORE', unanswered_key, '-inf', now)
 
 -- A request keeps its turn, a moment, for as long as it waits: that at which it came, for the photos of a user's first job
 -- and one retry. Every further one is set back behind the last by its share of what waits: so the jobs of different users
--- are served in the order in which they came, and those of one user let others go first; at most two rounds of others.
-local function turn_of_request()
-  local turn = tonumber(redis.call('ZSCORE', turns_key, ask.request))
-  if turn then
-    return turn
-  end
+-- are served in the order in which they came, and those of one user let others go first. Nobody stands further back than
+-- two rounds of what waits now, whatever was when it came: a longer line, or a clock that went back.
+local function take_turn()
   local round = (redis.call('ZCARD', turns_key) + ask.job_requests) / pace.rate
-  local step = round / ask.job_requests
-  local last = tonumber(redis.call('ZSCORE', users_key, ask.user) or 0)
-  last = math.min(math.max(last, now - round - step) + step, now + 2 * round)
-  turn = math.max(now, last)
-  redis.call('ZADD', turns_key, turn, ask.request)
-  redis.call('ZADD', users_key, last, ask.user)
-  return turn
+  local turn = tonumber(redis.call('ZSCORE', turns_key, ask.request))
+  if not turn then
+    local step = round / ask.job_requests
+    local last = tonumber(redis.call('ZSCORE', users_key, ask.user) or 0)
+    last = math.min(math.max(last, now - round - step) + step, now + 2 * round)
+    redis.call('ZADD', users_key, last, ask.user)
+    turn = math.max(now, last)
+  end
+  redis.call('ZADD', turns_key, math.min(turn, now + 2 * round), ask.request)
+  return redis.call('ZRANK', turns_key, ask.request)
 end
 
 local function forget_the_gone()
@@ -113,8 +113,7 @@ local function take()
   end
   forget_the_gone()
   redis.call('ZREM', told_key, ask.request)
-  turn_of_request()
-  local rank = redis.call('ZRANK', turns_key, ask.request)
+  local rank = take_turn()
 
   local ready_at = math.max(now, state.closed_until)
   local missing = 1 - state.level
