@@ -32,7 +32,9 @@ WITH made AS (
     SELECT gen_random_uuid(), id, 'CLASSIC', gen_random_uuid(), '', cuggu_now() + interval '1 hour' FROM made
     RETURNING id, portrait_id
 ), photo AS (
-    INSERT INTO photos (id, job_id, slot) SELECT gen_random_uuid(), job.id, slot FROM job, generate_series(0, 3) AS slot
+    INSERT INTO photos (id, job_id, slot, next_check_at)
+    SELECT gen_random_uuid(), id, slot, cuggu_now() - number * interval '1 millisecond'
+    FROM (SELECT id, row_number() OVER () AS number FROM job) AS job, generate_series(0, 3) AS slot
 )
 SELECT portrait_id, id FROM job
 """
@@ -87,7 +89,7 @@ def _options(dials: Mapping[str, float]) -> list[str]:
 
 
 def queue_jobs(database_url: str, data_dir: Path, jobs: int) -> list[UUID]:
-    """That many accepted jobs, each of a user of its own, with a portrait on the disk; due at once."""
+    """That many accepted jobs, each of a user of its own, with a portrait on the disk; all due, one after another."""
     with psycopg.connect(database_url) as connection:
         made = connection.execute(_QUEUE, {"jobs": jobs}).fetchall()
     storage = DiskStorage(data_dir / "objects")
