@@ -162,6 +162,11 @@ def clock(client: redis.Redis) -> Clock:
 # --- Any minute
 
 
+@pytest.mark.parametrize(("per_minute", "burst_max"), [(0.5, None), (1, None), (6, 0), (6, 1)])
+def test_any_pace_lets_one_request_through(per_minute: float, burst_max: int | None) -> None:
+    assert Pace.below(per_minute, burst_max).burst == 1
+
+
 @given(st.integers(1, 1_000_000))
 def test_no_minute_holds_more_than_the_limit(per_minute: int) -> None:
     pace = Pace.below(per_minute)

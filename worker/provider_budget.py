@@ -76,11 +76,12 @@ class Pace:
     @classmethod
     def below(cls, per_minute: float, burst_max: int | None = None) -> Self:
         """The pace that stays below a limit in every window of a minute, also when a second's requests bunch up."""
-        burst = min(math.ceil(BURST_SHARE * per_minute), burst_max or per_minute)
+        burst = max(1, math.ceil(BURST_SHARE * per_minute))
+        burst = min(burst, burst_max or burst)
         rate = RATE_SHARE * per_minute / WINDOW_SECONDS
         if burst > 1:  # below, what bunches up is one request
             rate = min(rate, (per_minute - burst) / (WINDOW_SECONDS + 1))
-        return cls(rate, int(burst))
+        return cls(rate, burst)
 
 
 class ProviderBudget:
