@@ -95,7 +95,7 @@ def test_a_film_after_the_picture_does_not_count_as_scans() -> None:
 
 
 def test_a_few_extra_scans_are_harmless() -> None:
-    assert read(photos.many_scans(3)).width == 2048
+    assert read(photos.many_scans(3)).width == 2000
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -214,10 +214,38 @@ def test_a_profile_that_is_none_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("upload", [photos.twelve_megapixels, photos.nearly_ten_megabytes])
-def test_large_pictures_shrink_to_the_limit(upload: Callable[[], bytes]) -> None:
+def test_large_pictures_shrink_to_the_limit_or_to_half_their_size_where_that_is_close(
+    upload: Callable[[], bytes],
+) -> None:
     portrait = read(upload())
-    assert (portrait.width, portrait.height) == pixels(portrait.jpeg).size == (2048, 1536)
+    assert (portrait.width, portrait.height) == pixels(portrait.jpeg).size == (2000, 1500)
     assert 1024 <= len(portrait.jpeg) < JPEG_MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    ("size", "shrunk"),
+    [
+        ((4000, 3000), (2000, 1500)),  # a half is close enough
+        ((4096, 3072), (2048, 1536)),  # a half is exact
+        ((3600, 2700), (2048, 1536)),  # a half would lack more than a tenth
+        ((3000, 4000), (1500, 2000)),
+        ((2000, 1500), (2000, 1500)),  # small enough as it is
+        ((4000, 398), (2048, 204)),  # a half would have too short a side
+    ],
+)
+def test_a_jpeg_lacks_a_tenth_of_its_longest_side_at_the_most(size: tuple[int, int], shrunk: tuple[int, int]) -> None:
+    portrait = read(saved(astronaut().resize(size), "JPEG"))
+    assert (portrait.width, portrait.height) == pixels(portrait.jpeg).size == shrunk
+
+
+def test_other_pictures_shrink_to_the_limit_itself() -> None:
+    assert read(saved(astronaut().resize((4000, 3000)), "PNG")).width == 2048
+
+
+def test_a_picture_decoded_at_half_its_size_shows_the_same() -> None:
+    large = astronaut().resize((4000, 4000))
+    decoded = pixels(read(saved(large, "JPEG", quality=95)).jpeg)
+    assert difference(decoded, large.resize(decoded.size)) < 2
 
 
 def test_the_worst_to_compress_stays_below_six_megabytes() -> None:
@@ -309,7 +337,7 @@ def test_scans_upon_scans_are_too_complex() -> None:
 def test_fewer_scans_over_more_pixels_are_too_complex_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.portrait.JPEG_MAX_SCANNED_PIXELS", 12_000_000 * 13)
     assert refusal(photos.many_scans(4)) == "too_complex"
-    assert read(photos.many_scans(3)).width == 2048
+    assert read(photos.many_scans(3)).width == 2000
 
 
 @pytest.mark.parametrize(
