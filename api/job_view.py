@@ -18,11 +18,12 @@ from api.eta import Durations, Eta, eta
 from shared.errors import InvalidRequest, NotFound
 from shared.states import ACTIVE_JOB, PhotoStatus
 
+# Not EXISTS: for a user of many jobs PostgreSQL would read the refunds of all users at once, and look there.
 _LASTING = """
     j.id, j.status, j.style, j.role, j.error_code, j.selected_photo_id, j.created_at, j.completed_at,
     j.photos_deleted_at, j.consent_version,
     CASE WHEN j.portrait_deleted_at IS NULL THEN j.portrait_id END AS portrait_id,
-    EXISTS (SELECT FROM ledger_entries l WHERE l.job_id = j.id AND l.kind = 'REFUND') AS refunded,
+    (SELECT l.id FROM ledger_entries l WHERE l.job_id = j.id AND l.kind = 'REFUND') IS NOT NULL AS refunded,
     (SELECT CAST(json_agg(json_build_object('id', p.id, 'slot', p.slot, 'status', p.status,
                                             'width', p.width, 'height', p.height, 'gone', p.deleted_at IS NOT NULL)
                           ORDER BY p.slot) AS text)
