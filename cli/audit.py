@@ -1,11 +1,13 @@
 """`cuggu audit`: are the promises kept, over everything that is written down?"""
 
 import json as jsons
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from sqlalchemy import Engine
 
@@ -45,7 +47,11 @@ def audit(
             raise stop(f"The storage does not answer: {type(error.__cause__ or error).__name__}") from None
         if mend:
             _mend(engine, storage, yes=yes)
-        audited = look_at_everything(engine, storage, deep=deep)
+        with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bars:
+            checks = bars.add_task("checks of rows", total=None)
+            audited = look_at_everything(
+                engine, storage, deep=deep, on_check=lambda done, of: bars.update(checks, completed=done, total=of)
+            )
     if json:
         typer.echo(jsons.dumps(_as_json(audited, deep), ensure_ascii=False, indent=2))
     else:

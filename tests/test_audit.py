@@ -201,6 +201,12 @@ def test_an_empty_world_passes(world: World) -> None:
     assert world.audit(deep=True).proved
 
 
+def test_it_is_told_how_many_checks_are_done(full_world: World) -> None:
+    heard: list[tuple[int, int]] = []
+    audit(full_world.engine, full_world.storage, on_check=lambda done, of: heard.append((done, of)))
+    assert heard == [(done, 16) for done in range(17)]
+
+
 # --- What rows can break. Each offence names the job or photo of the full world that it is planted on, and is
 # --- expected to be found under its promise; what one offence breaks besides is named too.
 
