@@ -12,6 +12,7 @@ from signal import SIGTERM
 from uuid import uuid4
 
 import jwt
+import psutil
 import psycopg
 
 from bench.harness import RoundVoid, other_cores, pin, server_cores
@@ -138,13 +139,18 @@ class World:
 def world(directory: Path, *, quick: bool) -> Iterator[World]:
     """Start the servers, and end them afterwards."""
     with ExitStack() as running:
-        postgres = running.enter_context(EmbeddedPostgres(directory))
+        postgres = running.enter_context(EmbeddedPostgres(directory, settings=_postgres_settings()))
         running.callback(postgres.discard)
         valkey = running.enter_context(EmbeddedRedis(directory, durable=False, databases=REDIS_DATABASES))
         for server in (postgres, valkey):
             assert server.process is not None
             pin(server.process.pid, other_cores())
         yield World(directory, postgres, valkey, quick)
+
+
+def _postgres_settings() -> dict[str, str]:
+    """A quarter of the memory, as PostgreSQL's documentation advises; the default is for machines of 2005."""
+    return {"shared_buffers": f"{psutil.virtual_memory().total // 4 // 2**20}MB"}
 
 
 def token(email: str) -> str:

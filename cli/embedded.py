@@ -14,7 +14,9 @@ import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from cli.postgres_account import place, postgres_account, programs
@@ -144,6 +146,7 @@ class EmbeddedPostgres(_Server):
     """PostgreSQL with its cluster in `data_dir/postgres/cluster`.
 
     `durable=False` is for tests: no fsync, which a power cut would punish and a killed process does not.
+    `settings` are the server's own, such as `shared_buffers`.
     """
 
     name = "postgres"
@@ -151,6 +154,17 @@ class EmbeddedPostgres(_Server):
     user = "cuggu"
     _ask_to_stop = signal.SIGINT  # "fast": open transactions are rolled back, a checkpoint is written
     _stop_seconds = 30
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int | None = None,
+        durable: bool = True,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(data_dir, port=port, durable=durable)
+        self._settings = settings
 
     @property
     def url(self) -> str:
@@ -216,6 +230,7 @@ class EmbeddedPostgres(_Server):
             "unix_socket_directories": "",  # paths of sockets are limited to about 100 bytes
             "max_connections": "200",
             "timezone": "UTC",
+            **self._settings,
         }
         if not self.durable:
             options |= {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
