@@ -27,7 +27,7 @@ _PHOTOS = """
 INSERT INTO photos (id, job_id, slot, status, object_key, width, height, size_bytes, sha256, stored_at, next_check_at)
 SELECT gen_random_uuid(), j.id, slot, 'STORED', 'photos/' || j.id || '/' || slot, 900, 1200, 200000, repeat('0', 64),
        j.completed_at, j.completed_at
-FROM jobs j, generate_series(0, 3) AS slot WHERE j.status = 'COMPLETED'
+FROM jobs j, LATERAL (SELECT generate_series(0, CASE WHEN j.status = 'COMPLETED' THEN 3 END) AS slot) AS slots
 """
 _ATTEMPTS = """
 INSERT INTO attempts (id, photo_id, number, provider, model, seed, prediction_id, outcome, cost, created_at,
@@ -35,9 +35,19 @@ INSERT INTO attempts (id, photo_id, number, provider, model, seed, prediction_id
 SELECT gen_random_uuid(), p.id, 1, 'preview', 'preview', 1, p.id::text, 'SUCCEEDED', 0, p.stored_at, p.stored_at,
        p.stored_at, 20 FROM photos p
 """
+# A job's events in their order: the VALUES refer to the row before them, so they are its inner loop.
 _EVENTS = """
-INSERT INTO job_events (job_id, name, at)
-SELECT id, name, created_at FROM jobs, unnest(ARRAY['job.accepted', 'job.completed']) AS name
+INSERT INTO job_events (job_id, photo_id, name, data, at)
+SELECT j.id, e.photo_id, e.name, CASE e.name WHEN 'photo.started' THEN '{"attempt": 1}' ELSE '{}' END::jsonb, e.at
+FROM jobs j JOIN (SELECT job_id, array_agg(id ORDER BY slot) AS ids FROM photos GROUP BY job_id) p ON p.job_id = j.id,
+LATERAL (VALUES
+    (NULL::uuid, 'job.accepted', j.created_at),
+    (p.ids[1], 'photo.started', j.created_at), (p.ids[2], 'photo.started', j.created_at),
+    (p.ids[3], 'photo.started', j.created_at), (p.ids[4], 'photo.started', j.created_at),
+    (p.ids[1], 'photo.stored', j.completed_at), (p.ids[2], 'photo.stored', j.completed_at),
+    (p.ids[3], 'photo.stored', j.completed_at), (p.ids[4], 'photo.stored', j.completed_at),
+    (NULL, 'job.completed', j.completed_at)
+) AS e (photo_id, name, at)
 """
 _LEDGER = (
     """
@@ -50,6 +60,11 @@ _LEDGER = (
     FROM jobs ORDER BY user_id, created_at
     """,
 )
+_TABLES = ("users", "jobs", "photos", "attempts", "job_events", "ledger_entries")
+# An index that is not ready is not written to; REINDEX makes it whole and ready, four times as fast as row by row.
+_WITHOUT_INDEXES = """
+UPDATE pg_index SET indisready = false, indisvalid = false WHERE indrelid = ANY(%(tables)s::regclass[])
+"""
 _SAMPLE = """
 SELECT j.id, u.email FROM jobs j JOIN users u ON u.id = j.user_id
 WHERE u.email = ANY(SELECT 'user' || n || '@bench.example' FROM generate_series(1, %(users)s::int) AS n)
@@ -84,10 +99,15 @@ def write_history(database_url: str, jobs: int, heavy: int = 0) -> None:
         "heavy_user": HEAVY_USER,
     }
     with psycopg.connect(database_url) as connection:
-        # Each foreign key would be looked up, a dozen million times; they are right by construction.
+        # Each foreign key would be looked up, twenty million times; they are right by construction.
         connection.execute("SET session_replication_role = replica")
+        connection.execute("SET maintenance_work_mem = '1GB'")
+        connection.execute("SET work_mem = '256MB'")
+        connection.execute(_WITHOUT_INDEXES, {"tables": list(_TABLES)})
         for statement in (_USERS, _JOBS, _PHOTOS, _ATTEMPTS, _EVENTS, *_LEDGER):
             connection.execute(statement, parameters)
+        for table in _TABLES:
+            connection.execute(f"REINDEX TABLE {table}")
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
 

@@ -18,6 +18,7 @@ from api.azure_faces import AzureFaceChecker
 from api.portrait import Portrait, read_portrait
 from bench.harness import Line, Measured, Must, Run, as_raw, compare, percentile
 from bench.load import closed_loop, get, post
+from bench.poll import CONNECTIONS as POLLERS
 from bench.rows import some_jobs, write_history
 from bench.world import SECRET, World, token
 from shared import credits, jobs
@@ -34,7 +35,6 @@ FACE_SECONDS = 0.15  # an answer of Azure Face from the same continent
 FACE = {"left": 800, "top": 300, "width": 400, "height": 400}
 UPLOADS_AT_ONCE = 8
 POLL_SECONDS, QUICK_POLL_SECONDS = 5.0, 1.0
-POLLERS = 4
 EMAIL = "buyer@bench.example"
 
 
