@@ -1,0 +1,36 @@
+"""Long histories: those that speed is measured on are sound, and a page of one reads no more than the page."""
+
+from sqlalchemy import Engine, text
+
+from api.job_view import _PAGE
+from bench.rows import HEAVY_USER, write_history
+from shared.audit import prove_rows, snapshot
+from shared.settings import Settings
+
+HISTORY_JOBS, HEAVY_JOBS = 4000, 3000
+PAGE = 20
+
+
+def test_a_page_reads_what_is_on_it_and_no_more(engine: Engine, settings: Settings) -> None:
+    write_history(settings.database_url, HISTORY_JOBS, HEAVY_JOBS)
+    with engine.connect() as connection:
+        user_id = connection.scalars(text("SELECT id FROM users WHERE email = :email"), {"email": HEAVY_USER}).one()
+        # Planned for this user, as PostgreSQL plans the first executions: for any user there are ten jobs.
+        connection.execute(text("SET plan_cache_mode = force_custom_plan"))
+        first_page = {"user_id": user_id, "before": None, "before_id": None, "limit": PAGE + 1}
+        plan = "\n".join(connection.execute(text(f"EXPLAIN ANALYZE {_PAGE.text}"), first_page).scalars())
+    assert "ix_jobs_user_id_created_at_id" in plan
+    assert "uq_ledger_entries_job_id_kind" in plan
+    assert "Seq Scan" not in plan, plan
+
+
+def test_a_history_that_speed_is_measured_on_keeps_every_promise(engine: Engine, settings: Settings) -> None:
+    write_history(settings.database_url, 60, 30)
+    with snapshot(engine) as connection:
+        findings = prove_rows(connection)
+    assert [offence for finding in findings for offence in finding.offences] == []
+    assert {finding.table: finding.looked_at for finding in findings} == {
+        "users": 4, "ledger_entries": 60 + 4, "jobs": 60, "photos": 240, "deletions": 0,
+    }  # fmt: skip
+    with engine.connect() as connection:
+        assert not connection.scalars(text("SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid")).all()
