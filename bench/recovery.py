@@ -94,7 +94,7 @@ def _empty_redis(world: World, doubled: Provider, jobs: int) -> tuple[float, flo
         while count(database_url, NOT_SENT_AGAIN, queued, struck) and time.time() - struck < PATIENCE_SECONDS:
             time.sleep(0.05)
         seconds = time.time() - struck
-        stack.start_process("worker-2")  # on the other core: that none is lost is all that is left to see
+        stack.start_process("worker-2")  # on the other core: what is left to see does not hang on time
         _until_none(database_url, UNENDED)
         return seconds, count(database_url, LOST)
 

@@ -149,7 +149,7 @@ def world(directory: Path, *, quick: bool) -> Iterator[World]:
 
 
 def _postgres_settings() -> dict[str, str]:
-    """A quarter of the memory, as PostgreSQL's documentation advises; the default is for machines of 2005."""
+    """A quarter of the memory, as PostgreSQL's documentation advises; 128 MB is only its default."""
     return {"shared_buffers": f"{psutil.virtual_memory().total // 4 // 2**20}MB"}
 
 

@@ -50,7 +50,10 @@ def audit(
         with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bars:
             checks = bars.add_task("checks of rows", total=None)
             audited = look_at_everything(
-                engine, storage, deep=deep, on_check=lambda done, of: bars.update(checks, completed=done, total=of)
+                engine,
+                storage,
+                deep=deep,
+                on_check=lambda done, of: bars.update(checks, completed=done, total=of, visible=done < of),
             )
     if json:
         typer.echo(jsons.dumps(_as_json(audited, deep), ensure_ascii=False, indent=2))

@@ -225,12 +225,12 @@ class EmbeddedPostgres(_Server):
 
     def _spawn(self, port: int) -> subprocess.Popen[bytes]:
         options = {
+            **self._settings,
             "listen_addresses": "127.0.0.1",
             "port": str(port),
             "unix_socket_directories": "",  # paths of sockets are limited to about 100 bytes
             "max_connections": "200",
             "timezone": "UTC",
-            **self._settings,
         }
         if not self.durable:
             options |= {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}

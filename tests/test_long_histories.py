@@ -22,6 +22,7 @@ def test_a_page_reads_what_is_on_it_and_no_more(engine: Engine, settings: Settin
     assert "ix_jobs_user_id_created_at_id" in plan
     assert "uq_ledger_entries_job_id_kind" in plan
     assert "Seq Scan" not in plan, plan
+    assert "hashed SubPlan" not in plan, plan
 
 
 def test_a_history_that_speed_is_measured_on_keeps_every_promise(engine: Engine, settings: Settings) -> None:
