@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     # --- What may be uploaded, and how often
     upload_max_bytes: int = Field(10 * 1024 * 1024, description="largest picture taken")
     portrait_max_pixels: int = Field(50_000_000, description="checked in the header, before decoding")
-    portrait_longest_side_px: int = Field(2048, description="portraits are shrunk to this, JPEGs perhaps to a tenth less")
+    portrait_longest_side_px: int = Field(2048, description="what portraits shrink to; JPEGs perhaps to a tenth less")
     rate_window_seconds: int = Field(600, description="the window of the two limits below")
     submissions_per_window: int = Field(5, description="accepted jobs per user and window")
     uploads_per_window: int = Field(30, description="uploads of any kind per user and window, before decoding")
