@@ -107,6 +107,7 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
             f"statement_timeout = '{STATEMENT_SECONDS}s'",
             f"idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'",
             f"work_mem = '{STATEMENT_MEMORY}'",
+            "max_parallel_workers_per_gather = 0",  # one core: the others are for those who wait for photos
             "jit = off",  # each statement runs once, for seconds at the most: too short for compiling to pay
             "cursor_tuple_fraction = 1",  # all rows are wanted, not the first of them soon
         ):

@@ -341,6 +341,17 @@ PLANTED: dict[str, tuple[str, str, set[tuple[str, str]]]] = {
         "DELETE FROM job_events WHERE photo_id = :photo AND name IN ('photo.started', 'photo.retried')",
         {("I7", PHOTO)},
     ),
+    "I7: a photo stored before it was started": (
+        "partial",
+        "UPDATE job_events SET name = CASE name WHEN 'photo.started' THEN 'photo.stored' ELSE 'photo.started' END "
+        "WHERE photo_id = :photo",
+        {("I7", PHOTO)},
+    ),
+    "I7: a photo stored twice": (
+        "processing",
+        "INSERT INTO job_events (job_id, photo_id, name) VALUES (:job, :photo, 'photo.stored')",
+        {("I7", PHOTO)},
+    ),
     "I7: a photo that was stored, and failed after": (
         "partial",
         "UPDATE photos SET status = 'FAILED', object_key = NULL WHERE id = :photo",
@@ -647,7 +658,7 @@ def test_the_command_says_what_it_proved_and_how_much_it_looked_at(command: Call
     done = command("--deep")
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert len(lines) == 1 + 20
+    assert len(lines) == 1 + 22
     assert all(line.startswith("ok ") and line.endswith(" 0") for line in lines[1:])
     assert any("I1" in line and "9 users" in line for line in lines)
 
