@@ -101,16 +101,19 @@ def compare(
     ours: Run,
     peers: Mapping[str, Run],
     *,
+    rounds: int = ROUNDS,
     quick: bool = False,
 ) -> Comparison:
     """Ours beside each peer, in interleaved rounds. `quick` takes two and any control: its figures mean nothing.
+
+    What swings more takes more `rounds`.
 
     Raises:
         Void: the control stayed outside its bounds, or too many rounds met an error.
     """
     seen: list[float] = []
     for _ in range(COMPARISONS):
-        comparison = _rounds(ours, peers, QUICK_ROUNDS if quick else ROUNDS)
+        comparison = _rounds(ours, peers, QUICK_ROUNDS if quick else rounds)
         if quick or CONTROL[0] <= comparison.control.median <= CONTROL[1]:
             return comparison
         seen.append(comparison.control.median)

@@ -10,7 +10,7 @@ from bench.world import SECRET, World, token
 
 USERS = 50
 CONNECTIONS = 32
-SECONDS, QUICK_SECONDS = 4.0, 1.0
+SECONDS, QUICK_SECONDS = 2.5, 1.0
 
 
 def measure(world: World) -> Measured:
