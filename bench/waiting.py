@@ -32,7 +32,7 @@ from bench.harness import other_cores, pin, server_cores
 from bench.load import closed_loop, get
 from cli.processes import free_port
 from cli.stack import Stack
-from shared import photos
+from shared import leases, photos
 from shared.attempts import AttemptEnd
 from shared.change_notes import ChangeNotes
 from shared.database import make_engine
@@ -98,7 +98,7 @@ class Writer:
 
     def store(self, job_id: UUID, slot: int) -> None:
         with Session(self._engine) as session, session.begin():
-            claim = photos.claim(session, session.scalars(_SLOT, {"job_id": job_id, "slot": slot}).one(),
+            claim = leases.claim(session, session.scalars(_SLOT, {"job_id": job_id, "slot": slot}).one(),
                                  PhotoStatus.PENDING, 60)  # fmt: skip
             assert claim is not None
             attempt = photos.open_attempt(session, claim, "preview", "preview")

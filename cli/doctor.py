@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from cli.configuration import SettingsWrong, environment_here, settings_of
-from cli.examinations import EXAMINATIONS, Finding, examine
+from cli.examination import Finding, examine
+from cli.examinations import EXAMINATIONS
 from cli.unlogged import unlogged
 
 

@@ -1,91 +1,23 @@
-"""What `cuggu doctor` does to each part: one real and harmless use of it, within a bounded time."""
+"""What `cuggu doctor` does to each part: one real and harmless use of it."""
 
 import asyncio
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from api.auth import is_loopback
 from api.faces import FaceVerdict, open_face_checker
+from cli.examination import Examination, Wrong, first_line
 from shared.errors import FaceCheckUnavailable, StorageUnavailable
 from shared.settings import Settings
 
-LIMIT_SECONDS = 10.0
 CONNECT_SECONDS = 3.0
 REDIS_OLDEST = (6, 2)  # what Celery 5.7 needs
 WEBHOOK_PATH = "/webhooks/replicate"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What came of trying one part.
-
-    Attributes:
-        configured: what the settings name, without secrets.
-        says: what it answered, or what is wrong.
-        do: what to do about it; empty when nothing is.
-    """
-
-    part: str
-    ok: bool
-    configured: str
-    says: str
-    do: str = ""
-
-
-class Wrong(Exception):
-    """The part does not work: (what is wrong, what to do)."""
-
-
-def examine(settings: Settings, parts: "Mapping[str, Examination]", absent: Sequence[str]) -> list[Finding]:
-    """Try all parts side by side, each for `LIMIT_SECONDS` at most. `absent` names the servers that are not set."""
-    findings: dict[str, Finding] = {}
-
-    def run(part: str, examination: Examination) -> None:
-        configured = examination.configured(settings)
-        try:
-            says = examination.attempt(settings)
-        except Wrong as wrong:
-            what, do = wrong.args
-            findings[part] = Finding(part, False, configured, what, do)
-        except Exception as error:  # noqa: BLE001 - whatever a part raises, the others are told of too
-            findings[part] = Finding(part, False, configured, f"{type(error).__name__}: {_first_line(error)}")
-        else:
-            findings[part] = Finding(part, True, configured, says)
-
-    threads: dict[str, threading.Thread] = {}
-    for part, examination in parts.items():
-        if examination.needs in absent:
-            do = f"start `cuggu serve` here, or set {examination.needs}"
-            findings[part] = Finding(part, False, "not set", f"{examination.needs} is not set, and no stack runs", do)
-            continue
-        # A daemon: one that hangs beyond its time must not keep the command from ending.
-        threads[part] = threading.Thread(target=run, args=(part, examination), daemon=True)
-        threads[part].start()
-    for part, thread in threads.items():
-        thread.join(LIMIT_SECONDS)
-        if thread.is_alive():
-            late = f"no answer within {LIMIT_SECONDS:.0f} seconds"
-            do = "check that the address is right and that this machine may reach it"
-            findings[part] = Finding(part, False, parts[part].configured(settings), late, do)
-    secrets = _secrets(settings)
-    return [_without(secrets, findings[part]) for part in parts]
-
-
-@dataclass(frozen=True, slots=True)
-class Examination:
-    """How to name what is configured, and how to try it. `attempt` returns what was seen, or raises Wrong."""
-
-    configured: Callable[[Settings], str]
-    attempt: Callable[[Settings], str]
-    needs: str = ""  # a setting without which there is nothing to try
 
 
 def _database(settings: Settings) -> str:
@@ -108,7 +40,7 @@ def _database(settings: Settings) -> str:
         finally:
             engine.dispose()
     except (SQLAlchemyError, ArgumentError) as error:
-        reason = _first_line(getattr(error, "orig", None) or error)
+        reason = first_line(getattr(error, "orig", None) or error)
         raise Wrong(reason, "check DATABASE_URL, and that the server runs and knows this user") from None
     if unset:
         name = make_url(settings.database_url).database
@@ -132,7 +64,7 @@ def _redis(settings: Settings) -> str:
             client.ping()
             version = str(client.info("server")["redis_version"])
     except (redis.RedisError, OSError, ValueError) as error:
-        raise Wrong(_first_line(error), "check REDIS_URL, and that the server runs; until then all is slower") from None
+        raise Wrong(first_line(error), "check REDIS_URL, and that the server runs; until then all is slower") from None
     if tuple(int(number) for number in version.split(".")[:2]) < REDIS_OLDEST:
         raise Wrong(f"it is version {version}", "use Redis 6.2 or newer")
     return f"version {version} answers"
@@ -144,7 +76,7 @@ def _storage(settings: Settings) -> str:
     try:
         open_storage(settings).probe()
     except StorageUnavailable as error:
-        reason = _first_line(error.__cause__ or error)
+        reason = first_line(error.__cause__ or error)
         if settings.storage == "disk":
             raise Wrong(reason, "make the directory writable, or name another DATA_DIR") from None
         do = "check S3_BUCKET_NAME, AWS_REGION, S3_ENDPOINT_URL and that the credentials may put, get, delete and list"
@@ -239,7 +171,7 @@ def _webhooks(settings: Settings) -> str:
         names = {"photo": str(uuid4()), "attempt": str(uuid4())}
         answer = httpx.post(address, params=names, json={}, timeout=CONNECT_SECONDS)
     except httpx.HTTPError as error:
-        raise Wrong(_first_line(error), "check PUBLIC_URL, and that the API runs behind it") from None
+        raise Wrong(first_line(error), "check PUBLIC_URL, and that the API runs behind it") from None
     if answer.status_code != httpx.codes.UNAUTHORIZED:
         raise Wrong(
             f"it answered {answer.status_code} to an unsigned message, not 401", "check what PUBLIC_URL leads to"
@@ -306,31 +238,3 @@ EXAMINATIONS: Mapping[str, Examination] = MappingProxyType(
         "site": Examination(_site_name, _site),
     }
 )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].strip().rstrip(".")
-
-
-def _secrets(settings: Settings) -> list[str]:
-    """Every secret there is, so that no part's own words can carry one out."""
-    found = []
-    for name in Settings.model_fields:
-        value = getattr(settings, name)
-        for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, SecretStr):
-                found.append(item.get_secret_value())
-    for url in (settings.database_url, settings.redis_url):
-        try:
-            password = make_url(url).password
-        except ArgumentError:
-            password = url  # nobody can tell which part of it is the secret
-        found.append(str(password or ""))
-    return sorted(filter(None, found), key=len, reverse=True)
-
-
-def _without(secrets: Sequence[str], finding: Finding) -> Finding:
-    says = finding.says
-    for secret in secrets:
-        says = says.replace(secret, "***")
-    return replace(finding, says=says.rstrip("."), do=finding.do.rstrip("."))

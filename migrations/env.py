@@ -10,7 +10,8 @@ from alembic import context
 from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
-import shared.staff_models  # noqa: F401 - its tables belong to the same metadata
+import shared.deletion_models
+import shared.staff_models  # noqa: F401 - the tables of both belong to the same metadata
 from migrations.beside_work import LOCK_TIMEOUT_SECONDS
 from shared.database import make_engine
 from shared.models import Base

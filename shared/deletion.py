@@ -13,9 +13,10 @@ from sqlalchemy.orm import Session
 
 from shared import former_addresses, jobs, loose_objects
 from shared.database import db_now
+from shared.deletion_models import Deletion, LooseObject
 from shared.errors import NotFound
 from shared.jobs import Settlement, portrait_key
-from shared.models import Attempt, Deletion, Job, JobEvent, LooseObject, Photo, User
+from shared.models import Attempt, Job, JobEvent, Photo, User
 from shared.states import ACTIVE_JOB, DeletionKind
 
 JOBS_PER_STEP = 20

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.database import db_now
-from shared.models import FormerAddress
+from shared.deletion_models import FormerAddress
 from shared.settings import Settings
 
 KEPT_DAYS = 365

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from sqlalchemy.orm import Session
 
 from shared.database import db_now
-from shared.models import LooseObject
+from shared.deletion_models import LooseObject
 
 # Longer than any put takes, its retries included, and short enough for the promise of 15 minutes.
 EXPECTED_SECONDS = 600

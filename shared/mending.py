@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from shared import jobs, loose_objects
 from shared.database import db_now
+from shared.deletion_models import StorageLook
 from shared.jobs import portrait_key
-from shared.models import Job, Photo, StorageLook
+from shared.models import Job, Photo
 
 # From one look's beginning to the next: with the age at which an object is an orphan it stays below I6's 15 minutes.
 EVERY_SECONDS = 240

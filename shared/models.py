@@ -32,7 +32,6 @@ from shared.states import (
     ACTIVE_JOB,
     ACTIVE_PHOTO,
     AttemptOutcome,
-    DeletionKind,
     DeliveryStatus,
     JobStatus,
     LedgerKind,
@@ -44,7 +43,8 @@ def _is_active(statuses: tuple[StrEnum, ...]) -> Any:
     return text(f"status IN ({', '.join(repr(str(status)) for status in statuses)})")
 
 
-def _words(kind: type[StrEnum]) -> Enum:
+def words(kind: type[StrEnum]) -> Enum:
+    """The type of a column of these words."""
     return Enum(kind, native_enum=False, create_constraint=True, length=16, name=kind.__name__.lower())
 
 
@@ -77,18 +77,6 @@ class User(Base):
     deleted_at: Mapped[datetime | None]
 
 
-class FormerAddress(Base):
-    """An address whose account was deleted, known again by whoever holds the key and by nobody else.
-
-    It gets no second sign-up grant, and a token issued before the deletion brings no account back.
-    """
-
-    __tablename__ = "former_addresses"
-
-    address_hash: Mapped[str] = mapped_column(primary_key=True)  # keyed: see shared/former_addresses.py
-    left_at: Mapped[datetime] = mapped_column(server_default=db_now())
-
-
 class LedgerEntry(Base):
     """One movement of credits. Entries are added, never changed."""
 
@@ -107,7 +95,7 @@ class LedgerEntry(Base):
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
-    kind: Mapped[LedgerKind] = mapped_column(_words(LedgerKind))
+    kind: Mapped[LedgerKind] = mapped_column(words(LedgerKind))
     amount: Mapped[int]
     balance_after: Mapped[int]
     job_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id"))
@@ -159,7 +147,7 @@ class Job(Base):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
     style: Mapped[str]
     role: Mapped[str | None]
-    status: Mapped[JobStatus] = mapped_column(_words(JobStatus), server_default=JobStatus.QUEUED.value)
+    status: Mapped[JobStatus] = mapped_column(words(JobStatus), server_default=JobStatus.QUEUED.value)
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]  # for our eyes; users are told by the code
     # Random, and not the job's: whoever is shown a photo's address learns nothing about the portrait's.
@@ -208,7 +196,7 @@ class Photo(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"))
     slot: Mapped[int]
-    status: Mapped[PhotoStatus] = mapped_column(_words(PhotoStatus), server_default=PhotoStatus.PENDING.value)
+    status: Mapped[PhotoStatus] = mapped_column(words(PhotoStatus), server_default=PhotoStatus.PENDING.value)
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
     # When somebody must look at this photo: at once when new, at the next poll while its prediction runs, and at
@@ -250,7 +238,7 @@ class Attempt(Base):
     style: Mapped[str | None]  # the job's, so that costs are added up without a join; older workers wrote none
     seed: Mapped[int] = mapped_column(BigInteger)
     prediction_id: Mapped[str | None]
-    outcome: Mapped[AttemptOutcome] = mapped_column(_words(AttemptOutcome), server_default=AttemptOutcome.OPEN.value)
+    outcome: Mapped[AttemptOutcome] = mapped_column(words(AttemptOutcome), server_default=AttemptOutcome.OPEN.value)
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
     cost: Mapped[Decimal] = mapped_column(Numeric(10, 4), server_default=text("0"))
@@ -261,58 +249,6 @@ class Attempt(Base):
     ended_at: Mapped[datetime | None]
     # Set when the photo ended without this prediction: it must be stopped and its cost booked.
     close_due_at: Mapped[datetime | None]
-
-
-class LooseObject(Base):
-    """An object that may lie in the storage although no row promises it: not yet, or no more.
-
-    Written before the object is put, and taken away by the transaction that writes the promising row. What is still
-    here when `delete_after` has come is deleted from the storage.
-    """
-
-    __tablename__ = "loose_objects"
-    __table_args__ = (
-        Index(None, "delete_after"),
-        Index("ix_loose_objects_deletion", "deletion_id", postgresql_where=text("deletion_id IS NOT NULL")),
-    )
-
-    object_key: Mapped[str] = mapped_column(primary_key=True)
-    delete_after: Mapped[datetime]
-    # Somebody may still be putting it: until then it is deleted again and again.
-    again_after: Mapped[datetime | None]
-    deletion_id: Mapped[UUID | None] = mapped_column(ForeignKey("deletions.id"))  # the wish it goes by
-
-
-class Deletion(Base):
-    """The record of a user's wish: what was deleted and when, and when the last of its objects was surely gone."""
-
-    __tablename__ = "deletions"
-    __table_args__ = (
-        CheckConstraint("(kind = 'JOB') = (job_id IS NOT NULL)", name="job_when_of_a_job"),
-        Index(None, "user_id"),
-        Index("ix_deletions_open", "requested_at", postgresql_where=text("gone_at IS NULL")),
-    )
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
-    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
-    kind: Mapped[DeletionKind] = mapped_column(_words(DeletionKind))
-    job_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id"))
-    objects: Mapped[int] = mapped_column(server_default=text("0"))  # portraits, photos and thumbnails let go
-    requested_at: Mapped[datetime] = mapped_column(server_default=db_now())
-    gone_at: Mapped[datetime | None]
-
-
-class StorageLook(Base):
-    """How far the look over the whole storage has come; one row (shared/mending.py)."""
-
-    __tablename__ = "storage_looks"
-    __table_args__ = (CheckConstraint("id = 1", name="one"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True, server_default=text("1"))
-    position: Mapped[str] = mapped_column(server_default=text("''"))  # the last key that was looked at
-    busy_until: Mapped[datetime] = mapped_column(server_default=db_now())  # nobody else looks until then
-    begun_at: Mapped[datetime] = mapped_column(server_default=db_now())
-    ended_at: Mapped[datetime | None]  # of this look; empty while it goes on
 
 
 class Delivery(Base):
@@ -329,7 +265,7 @@ class Delivery(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id"))
-    status: Mapped[DeliveryStatus] = mapped_column(_words(DeliveryStatus), server_default=DeliveryStatus.WAITING.value)
+    status: Mapped[DeliveryStatus] = mapped_column(words(DeliveryStatus), server_default=DeliveryStatus.WAITING.value)
     tries: Mapped[int] = mapped_column(server_default=text("0"))
     # When it may be tried, or tried again; during a try, when that one counts as lost.
     next_try_at: Mapped[datetime | None] = mapped_column(server_default=db_now())

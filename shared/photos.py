@@ -1,47 +1,23 @@
-"""The writer of photos: claims under a lease, and every step of a photo on its way.
-
-A claim is one worker's right to one photo until its lease ends by the database's clock. Each change names the
-status it expects and the claim's token, so a worker that comes back too late changes nothing: it gets `LeaseLost`.
-"""
+"""The writer of photo status: every step of a photo on its way, by the holder of its claim (`shared/leases.py`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, Interval, and_, bindparam, delete, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.dml import ReturningUpdate
 
-from shared import attempts, jobs, loose_objects
+from shared import attempts, jobs, leases, loose_objects
 from shared.attempts import AttemptEnd, OpenAttempt
 from shared.database import db_now
 from shared.jobs import Settlement
+from shared.leases import Claim, LeaseLost
 from shared.models import Attempt, Job, Photo
-from shared.origin import Origin
 from shared.states import ACTIVE_JOB, AttemptOutcome, PhotoStatus
 
 LATE_LOOK_SECONDS = 60.0
-
-
-class LeaseLost(Exception):
-    """The photo is no longer ours: its lease ended, or its job did."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One photo, held by one worker; with what its steps need to know."""
-
-    photo_id: UUID
-    job_id: UUID
-    user_id: UUID
-    slot: int
-    lease_token: UUID
-    style: str
-    role: str | None
-    portrait_id: UUID
-    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,34 +28,6 @@ class StoredFile:
     size_bytes: int
     sha256: str
     thumbnail_key: str | None = None
-
-
-def claim(
-    session: Session, photo_id: UUID, expected: PhotoStatus, lease_seconds: float, *, hinted: bool = False
-) -> Claim | None:
-    """Take the photo for `lease_seconds`; None if it is not due, not wanted any more, or somebody else's.
-
-    `hinted` is for news from outside that makes waiting for the next check pointless; it never breaks a lease.
-    """
-    token = uuid4()
-    row = session.execute(
-        _CLAIM_ON_NEWS if hinted else _CLAIM,
-        {"of_photo": photo_id, "expected": expected, "token": token, "within": timedelta(seconds=lease_seconds)},
-    ).one_or_none()
-    if row is None:
-        return None
-    origin = Origin(row.job_id, row.request_id, row.traceparent)
-    return Claim(photo_id, row.job_id, row.user_id, row.slot, token, row.style, row.role, row.portrait_id, origin)
-
-
-def renew(session: Session, claim: Claim, lease_seconds: float) -> None:
-    """Begin the lease anew. Raises LeaseLost."""
-    _if_held(session, _RENEW, claim, within=timedelta(seconds=lease_seconds))
-
-
-def release(session: Session, claim: Claim, after_seconds: float) -> None:
-    """Give the photo back; it is due again in `after_seconds`. Raises LeaseLost."""
-    _if_held(session, _RELEASE, claim, within=timedelta(seconds=after_seconds))
 
 
 def hand_back(session: Session, claim: Claim, *, nothing_sent: bool) -> None:
@@ -93,7 +41,7 @@ def hand_back(session: Session, claim: Claim, *, nothing_sent: bool) -> None:
         if attempt is not None:
             withdraw_attempt(session, claim, attempt, 0)
             return
-    release(session, claim, 0)
+    leases.release(session, claim, 0)
 
 
 def send_again(session: Session, photo_id: UUID) -> None:
@@ -112,7 +60,7 @@ def resume_found(session: Session, claim: Claim) -> bool:
     number = attempts.reopen_found(session, claim.photo_id)
     if number is None:
         return False
-    _change(
+    leases.change(
         session, claim, PhotoStatus.PENDING, status=PhotoStatus.GENERATING, lease_token=None, next_check_at=db_now()
     )
     jobs.begin_processing(session, job)
@@ -128,7 +76,7 @@ def open_attempt(session: Session, claim: Claim, provider: str, model: str) -> O
         sqlalchemy.exc.IntegrityError: another attempt at this photo is open.
     """
     job = _lock_wanted_job(session, claim)
-    _change(session, claim, PhotoStatus.PENDING, status=PhotoStatus.GENERATING)
+    leases.change(session, claim, PhotoStatus.PENDING, status=PhotoStatus.GENERATING)
     jobs.begin_processing(session, job)
     attempt = attempts.begin(session, claim.photo_id, provider, model)
     jobs.record_event(session, claim.job_id, "photo.started", claim.photo_id, slot=claim.slot, attempt=attempt.number)
@@ -138,7 +86,7 @@ def open_attempt(session: Session, claim: Claim, provider: str, model: str) -> O
 def withdraw_attempt(session: Session, claim: Claim, attempt: OpenAttempt, after_seconds: float) -> None:
     """GENERATING -> PENDING: the provider surely did not take it, so it was no attempt. Raises LeaseLost."""
     _lock_wanted_job(session, claim)
-    _change(
+    leases.change(
         session,
         claim,
         PhotoStatus.GENERATING,
@@ -156,7 +104,7 @@ def store(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd,
         LeaseLost: the photo is no longer ours; what was put must be looked at again.
     """
     job = _lock_wanted_job(session, claim)
-    _change(
+    leases.change(
         session,
         claim,
         PhotoStatus.GENERATING,
@@ -181,7 +129,7 @@ def store(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd,
 def retry(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd, after_seconds: float) -> None:
     """GENERATING -> PENDING: this attempt failed and another may do better. Raises LeaseLost."""
     _lock_wanted_job(session, claim)
-    _change(
+    leases.change(
         session,
         claim,
         PhotoStatus.GENERATING,
@@ -200,7 +148,7 @@ def retry(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd,
 def give_up(session: Session, claim: Claim, attempt: OpenAttempt, end: AttemptEnd) -> Settlement | None:
     """GENERATING -> FAILED: nothing more is tried. The settlement, if this was the last photo. Raises LeaseLost."""
     job = _lock_wanted_job(session, claim)
-    _change(
+    leases.change(
         session,
         claim,
         PhotoStatus.GENERATING,
@@ -277,49 +225,3 @@ def _end_attempt(session: Session, attempt: OpenAttempt, end: AttemptEnd) -> Non
     if end.outcome is AttemptOutcome.LOST:
         # A create call that a stopped process sends late would be paid for and known to nobody: look once more.
         attempts.close_later(session, attempt.id, LATE_LOOK_SECONDS)
-
-
-# The statements of every step are put together once; for each photo anew it took as long as asking (measured).
-_WANTED = (
-    update(Photo)
-    .where(
-        Photo.id == bindparam("of_photo"),
-        Photo.status == bindparam("expected"),
-        Job.id == Photo.job_id,
-        Job.status.in_(ACTIVE_JOB),
-    )
-    .values(lease_token=bindparam("token"), next_check_at=db_now() + bindparam("within", type_=Interval), sent_at=None)
-    .returning(
-        Photo.job_id,
-        Job.user_id,
-        Photo.slot,
-        Job.style,
-        Job.role,
-        Job.portrait_id,
-        Job.request_id,
-        Job.traceparent,
-    )
-    .execution_options(synchronize_session=False)
-)
-_DUE = Photo.next_check_at <= db_now()
-_CLAIM = _WANTED.where(_DUE)
-_CLAIM_ON_NEWS = _WANTED.where(or_(_DUE, Photo.lease_token.is_(None)))
-
-# The compare-and-set through which all that a claim's holder does must pass.
-_HELD = (
-    update(Photo)
-    .where(Photo.id == bindparam("of_photo"), Photo.lease_token == bindparam("held_by"))
-    .returning(Photo.id)
-    .execution_options(synchronize_session=False)
-)
-_RENEW = _HELD.values(next_check_at=db_now() + bindparam("within", type_=Interval))
-_RELEASE = _RENEW.values(lease_token=None)
-
-
-def _change(session: Session, claim: Claim, expected: PhotoStatus, **values: Any) -> None:
-    _if_held(session, _HELD.where(Photo.status == expected).values(**values), claim)
-
-
-def _if_held(session: Session, change: ReturningUpdate[Any], claim: Claim, **values: timedelta) -> None:
-    if session.scalar(change, {"of_photo": claim.photo_id, "held_by": claim.lease_token, **values}) is None:
-        raise LeaseLost

@@ -5,11 +5,11 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, CheckConstraint, Enum, ForeignKey, Identity, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.database import db_now
-from shared.models import Base
+from shared.models import Base, words
 
 
 class ActorKind(StrEnum):
@@ -77,9 +77,7 @@ class StaffAction(Base):
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=db_now())
-    actor_kind: Mapped[ActorKind] = mapped_column(
-        Enum(ActorKind, native_enum=False, create_constraint=True, length=16, name="actorkind")
-    )
+    actor_kind: Mapped[ActorKind] = mapped_column(words(ActorKind))
     actor_user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"))
     service_token_id: Mapped[UUID | None] = mapped_column(ForeignKey("service_tokens.id"))
     actor_name: Mapped[str | None]  # of the operating system's user, or as the command was told

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from api.auth import development_token
 from api.main import create_app
-from shared import photos
+from shared import leases, photos
 from shared.attempts import AttemptEnd
 from shared.disk_storage import DiskStorage
 from shared.photos import StoredFile
@@ -116,7 +116,7 @@ def finish(engine: Engine, settings: Settings, job: dict[str, Any], stored: int 
     storage = DiskStorage(settings.data_dir / "objects")
     for photo in job["photos"]:
         with Session(engine) as session, session.begin():
-            claim = photos.claim(session, photo["id"], PhotoStatus.PENDING, 60)
+            claim = leases.claim(session, photo["id"], PhotoStatus.PENDING, 60)
             assert claim is not None
             attempt = photos.open_attempt(session, claim, "preview", "preview")
             if photo["slot"] < stored:

@@ -18,7 +18,7 @@ import worker.generation
 import worker.sweeper
 from api.changes import JobChanges
 from api.rate_limit import RateLimits
-from shared import attempts, credits, deletion, jobs, loose_objects, photos
+from shared import attempts, credits, deletion, jobs, leases, loose_objects, photos
 from shared.change_notes import ChangeNotes
 from shared.disk_storage import DiskStorage
 from shared.queue import JobQueue
@@ -30,17 +30,8 @@ TRANSACTIONS = {
     jobs: ("accept", "settle_overdue", "cancel"),
     loose_objects: ("expect", "let_go", "take_due", "forget"),
     deletion: ("confirm",),
-    photos: (
-        "claim",
-        "renew",
-        "release",
-        "open_attempt",
-        "withdraw_attempt",
-        "store",
-        "retry",
-        "give_up",
-        "take_due",
-    ),
+    leases: ("claim", "renew", "release"),
+    photos: ("open_attempt", "withdraw_attempt", "store", "retry", "give_up", "take_due"),
 }
 EFFECTS: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("predictor.", ReplicatePredictor, ("start", "fetch", "find", "recognise", "cancel", "read_output")),

@@ -143,16 +143,16 @@ _PORTRAIT: Effects = (
     "storage.put",
     "limits.count_submission",
 )
-_CLAIM = "commit of photos.claim"
+_CLAIM = "commit of leases.claim"
 _DOWNLOAD: Effects = (
     _CLAIM,
     "predictor.fetch",
     "predictor.read_output",
-    "commit of photos.renew",
+    "commit of leases.renew",
     "storage.put",
     "storage.put",  # its thumbnail
 )
-_CREATE: Effects = ("predictor.start", "commit of photos.renew")
+_CREATE: Effects = ("predictor.start", "commit of leases.renew")
 _CLOSE_DUE: Effects = ("commit of attempts.take_unclosed", "queue.close_attempts")
 _DUE = "commit of photos.take_due"
 
@@ -176,7 +176,7 @@ JOURNEYS = {
             _CREATE,
             "commit of attempts.record_prediction",
             "notes.tell",
-            "commit of photos.release",
+            "commit of leases.release",
         ),
     ),
     "start, and the provider has no room": Journey(

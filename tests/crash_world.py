@@ -19,7 +19,7 @@ from sqlalchemy.orm import sessionmaker
 
 from api.submission import _fingerprint
 from api.upload import Submission
-from shared import credits, jobs, loose_objects, photos
+from shared import credits, jobs, leases, loose_objects, photos
 from shared.attempts import AttemptEnd
 from shared.audit import audit
 from shared.change_notes import ChangeNotes
@@ -139,7 +139,7 @@ class World:
         """Three workers have made the other three photos."""
         for slot, photo_id in self.rows("SELECT slot, id FROM photos WHERE status = 'PENDING' AND slot > 0"):
             with self.sessions.begin() as session:
-                claim = photos.claim(session, photo_id, PhotoStatus.PENDING, 60)
+                claim = leases.claim(session, photo_id, PhotoStatus.PENDING, 60)
                 assert claim is not None, f"photo {slot} cannot be claimed"
                 attempt = photos.open_attempt(session, claim, "preview", "preview")
                 key, file = photos.photo_key(claim, attempt), _photo()

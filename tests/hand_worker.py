@@ -6,10 +6,11 @@ from uuid import UUID
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from shared import photos
+from shared import leases, photos
 from shared.attempts import AttemptEnd, OpenAttempt
 from shared.change_notes import ChangeNotes
-from shared.photos import Claim, StoredFile
+from shared.leases import Claim
+from shared.photos import StoredFile
 from shared.states import AttemptOutcome, PhotoStatus
 from shared.storage import ObjectStorage
 
@@ -25,7 +26,7 @@ class HandWorker:
 
     def start(self, photo: dict[str, Any]) -> None:
         with Session(self.engine) as session, session.begin():
-            claim = photos.claim(session, UUID(photo["id"]), PhotoStatus.PENDING, LEASE_SECONDS)
+            claim = leases.claim(session, UUID(photo["id"]), PhotoStatus.PENDING, LEASE_SECONDS)
             assert claim is not None
             self._claims[photo["id"]] = claim, photos.open_attempt(session, claim, "preview", "preview")
         self._notes.tell(claim.job_id)

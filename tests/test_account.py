@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.auth import DEVELOPMENT_ALGORITHM, DEVELOPMENT_SECRET
 from api.dependencies import Parts
-from shared import credits, deletion, former_addresses, jobs, loose_objects, photos
+from shared import credits, deletion, former_addresses, jobs, leases, loose_objects, photos
 from shared.audit import audit
 from shared.database import make_engine
 from shared.disk_storage import DiskStorage
@@ -142,7 +142,7 @@ async def test_a_photo_that_a_worker_is_putting_goes_too(client: Client, engine:
     job = (await client.submit()).json()
     storage = DiskStorage(settings.data_dir / "objects")
     with Session(engine) as session, session.begin():
-        claim = photos.claim(session, UUID(job["photos"][0]["id"]), PhotoStatus.PENDING, 60)
+        claim = leases.claim(session, UUID(job["photos"][0]["id"]), PhotoStatus.PENDING, 60)
         assert claim is not None
         attempt = photos.open_attempt(session, claim, "preview", "preview")
         key = photos.photo_key(claim, attempt)

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from api.auth import DEVELOPMENT_SECRET
 from cli.configuration import SettingsWrong, settings_of
-from cli.examinations import EXAMINATIONS, LIMIT_SECONDS, Examination, examine
+from cli.examination import LIMIT_SECONDS, Examination, examine
+from cli.examinations import EXAMINATIONS
 from cli.main import app
 from cli.processes import Lock, free_port
 from shared import credits
@@ -325,7 +326,7 @@ def servered(offline_settings: Settings) -> Settings:
 def test_a_part_that_hangs_is_given_its_time_and_the_others_are_told_of(
     offline_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cli.examinations.LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr("cli.examination.LIMIT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and never answers
 
         def hang(_: Settings) -> str:

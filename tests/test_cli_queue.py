@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from cli.main import app
-from shared import photos
+from shared import leases, photos
 from shared.queue import JobQueue, make_celery
 from shared.queue_figures import SweepNotes
 from shared.settings import Settings
@@ -46,7 +46,7 @@ def photo_ids(engine: Engine, settings: Settings) -> tuple[Any, ...]:
             session.execute(text(change), {"id": old_id})
     _, _, photo_ids = accepted_job(engine)
     with Session(engine) as session, session.begin():
-        claim = photos.claim(session, photo_ids[0], PhotoStatus.PENDING, 60)
+        claim = leases.claim(session, photo_ids[0], PhotoStatus.PENDING, 60)
         assert claim is not None
         photos.open_attempt(session, claim, "replicate", "flux")
     queue = JobQueue(make_celery(settings), settings.redis_url)

@@ -19,7 +19,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from PIL import Image
 from pydantic import ValidationError
 
-from cli.examinations import EXAMINATIONS, examine
+from cli.examination import examine
+from cli.examinations import EXAMINATIONS
 from shared.content_credentials import CredentialsWrong, NotSigned, PhotoSigner, open_signer
 from shared.photo_file import COMPOSED, MADE_BY_AI, prepare_photo
 from shared.settings import Settings

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 import cli.embedded
+import cli.embedded_server
 from cli import postgres_account
 from cli.embedded import EmbeddedPostgres, EmbeddedRedis
 from cli.processes import StartFailed, end_child, start_child
@@ -104,7 +105,7 @@ def test_one_directory_serves_one_starter_at_a_time(data_dir: Path) -> None:
 
 def test_a_server_that_cannot_start_says_why(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with EmbeddedRedis(data_dir, durable=False) as first:
-        monkeypatch.setattr(cli.embedded, "PORT_ATTEMPTS", 1)
+        monkeypatch.setattr(cli.embedded_server, "PORT_ATTEMPTS", 1)
         with pytest.raises(StartFailed, match="Address already in use"):
             EmbeddedRedis(data_dir / "other", port=first.port, durable=False).start()
 

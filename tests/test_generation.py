@@ -21,7 +21,8 @@ from shared.change_notes import ChangeNotes
 from shared.content_credentials import NotSigned, PhotoSigner
 from shared.disk_storage import DiskStorage
 from shared.errors import StorageUnavailable
-from shared.photos import claim, take_due
+from shared.leases import claim
+from shared.photos import take_due
 from shared.settings import Settings
 from shared.states import PhotoStatus
 from tests.rows import accepted_job, money_is_right

@@ -177,17 +177,17 @@ def test_a_worker_that_ends_takes_no_photo_and_its_messages_are_sent_again(two: 
 
 
 def test_a_claim_taken_in_the_very_moment_is_given_back(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
-    from shared import photos
+    from shared import leases
 
-    real = photos.claim
+    real = leases.claim
 
-    def claim(*args: Any, **kwargs: Any) -> photos.Claim | None:
+    def claim(*args: Any, **kwargs: Any) -> leases.Claim | None:
         taken = real(*args, **kwargs)
         two.first.hand_back()
         return taken
 
     with monkeypatch.context() as patched:
-        patched.setattr(photos, "claim", claim)
+        patched.setattr(leases, "claim", claim)
         two.first.start(two.photo_id)
     assert two.predictor.orders == []
     assert two.row("SELECT lease_token, status FROM photos WHERE id = :photo") == (None, "PENDING")

@@ -12,11 +12,12 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from shared import attempts, jobs, photos
+from shared import attempts, jobs, leases, photos
 from shared.attempts import AttemptEnd, OpenAttempt
 from shared.errors import InsufficientCredits, JobEnded, NotFound, PhotoNotStored
 from shared.jobs import Settlement
-from shared.photos import Claim, LeaseLost, StoredFile
+from shared.leases import Claim, LeaseLost
+from shared.photos import StoredFile
 from shared.states import AttemptOutcome, JobStatus, PhotoStatus
 from tests.rows import accepted_job, money_is_right, new_job, new_user
 from tests.waiting import wait_until
@@ -39,7 +40,7 @@ def at_once(count: int, action: Callable[[int], Answer]) -> list[Answer]:
 
 def start(engine: Engine, photo_id: UUID) -> tuple[Claim, OpenAttempt]:
     with Session(engine) as session, session.begin():
-        claim = photos.claim(session, photo_id, PhotoStatus.PENDING, LEASE_SECONDS)
+        claim = leases.claim(session, photo_id, PhotoStatus.PENDING, LEASE_SECONDS)
         assert claim is not None
         attempt = photos.open_attempt(session, claim, "preview", "preview")
     with Session(engine) as session, session.begin():
@@ -108,7 +109,7 @@ def test_two_workers_on_one_photo_make_one_attempt(engine: Engine) -> None:
 
     def claim(_: int) -> bool:
         with Session(engine) as session, session.begin():
-            return photos.claim(session, photo_ids[0], PhotoStatus.PENDING, LEASE_SECONDS) is not None
+            return leases.claim(session, photo_ids[0], PhotoStatus.PENDING, LEASE_SECONDS) is not None
 
     assert sorted(at_once(8, claim)) == [False] * 7 + [True]
 
@@ -208,15 +209,15 @@ def test_a_worker_that_comes_back_after_its_lease_changes_nothing(engine: Engine
     late_claim, attempt = start(engine, photo_ids[0])
     lapse(engine, photo_ids[0])
     with Session(engine) as session, session.begin():
-        claim = photos.claim(session, photo_ids[0], PhotoStatus.GENERATING, LEASE_SECONDS)
+        claim = leases.claim(session, photo_ids[0], PhotoStatus.GENERATING, LEASE_SECONDS)
     assert claim is not None
     for act in (store, fail):
         with pytest.raises(LeaseLost):
             act(engine, late_claim, attempt)
     with Session(engine) as session, pytest.raises(LeaseLost):
-        photos.release(session, late_claim, 1)
+        leases.release(session, late_claim, 1)
     with Session(engine) as session, pytest.raises(LeaseLost):
-        photos.renew(session, late_claim, 1)
+        leases.renew(session, late_claim, 1)
     assert store(engine, claim, attempt) is None  # the job's first photo
 
 
@@ -228,7 +229,7 @@ def test_a_step_that_comes_out_of_order_changes_nothing(engine: Engine) -> None:
         photos.open_attempt(session, claim, "preview", "preview")
     with Session(engine) as session, session.begin():
         photos.retry(session, claim, attempt, AttemptEnd(AttemptOutcome.FAILED, "provider_failed"), 0)
-        held = photos.claim(session, photo_ids[0], PhotoStatus.PENDING, LEASE_SECONDS)
+        held = leases.claim(session, photo_ids[0], PhotoStatus.PENDING, LEASE_SECONDS)
     assert held is not None
     for act in (store, fail):
         with pytest.raises(LeaseLost):
@@ -239,11 +240,11 @@ def test_a_held_photo_is_claimed_by_nobody_else_not_even_with_a_hint(engine: Eng
     _, _, photo_ids = accepted_job(engine)
     claim, _ = start(engine, photo_ids[0])
     with Session(engine) as session, session.begin():
-        assert photos.claim(session, photo_ids[0], PhotoStatus.GENERATING, LEASE_SECONDS, hinted=True) is None
-        photos.release(session, claim, 60)
+        assert leases.claim(session, photo_ids[0], PhotoStatus.GENERATING, LEASE_SECONDS, hinted=True) is None
+        leases.release(session, claim, 60)
     with Session(engine) as session, session.begin():
-        assert photos.claim(session, photo_ids[0], PhotoStatus.GENERATING, LEASE_SECONDS) is None, "not due yet"
-        assert photos.claim(session, photo_ids[0], PhotoStatus.GENERATING, LEASE_SECONDS, hinted=True) is not None
+        assert leases.claim(session, photo_ids[0], PhotoStatus.GENERATING, LEASE_SECONDS) is None, "not due yet"
+        assert leases.claim(session, photo_ids[0], PhotoStatus.GENERATING, LEASE_SECONDS, hinted=True) is not None
 
 
 def test_a_passed_deadline_settles_from_what_there_is_and_fences_off_the_rest(engine: Engine) -> None:
@@ -326,7 +327,7 @@ def test_what_is_due_goes_to_one_sweep_and_comes_again_only_when_nobody_acts(eng
 def test_a_late_answer_to_a_lost_attempt_is_closed_and_not_forgotten(engine: Engine) -> None:
     _, _, photo_ids = accepted_job(engine)
     with Session(engine) as session, session.begin():
-        claim = photos.claim(session, photo_ids[0], PhotoStatus.PENDING, LEASE_SECONDS)
+        claim = leases.claim(session, photo_ids[0], PhotoStatus.PENDING, LEASE_SECONDS)
         assert claim is not None
         attempt = photos.open_attempt(session, claim, "replicate", "flux")
         photos.retry(session, claim, attempt, AttemptEnd(AttemptOutcome.LOST, "answer_lost"), 0)

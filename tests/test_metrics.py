@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.observed_requests import NO_ROUTE
-from shared import attempts, figures, jobs, photos
+from shared import attempts, figures, jobs, leases, photos
 from shared.change_notes import ChangeNotes
 from shared.disk_storage import DiskStorage
 from shared.errors import StorageUnavailable
@@ -127,7 +127,7 @@ async def test_what_is_in_work_and_what_waits_is_counted(http: httpx.AsyncClient
         session.execute(text("UPDATE jobs SET created_at = now() - interval '200 s', deadline_at = now()"))
         session.execute(text("UPDATE photos SET next_check_at = now() - interval '90 s' WHERE status = 'PENDING'"))
         session.execute(text("INSERT INTO loose_objects VALUES ('a/b', now() - interval '50 s')"))
-        claim = photos.claim(session, photo_ids[0], PhotoStatus.PENDING, 60)
+        claim = leases.claim(session, photo_ids[0], PhotoStatus.PENDING, 60)
         assert claim is not None
         photos.open_attempt(session, claim, "replicate", "flux")
     found = await of_rows(http)

@@ -85,7 +85,8 @@ def test_jobs_are_made_and_audited_through_a_pooler(
 
 
 def test_doctor_says_what_a_pooled_database_lacks(pooled_url: str, redis_url: str, tmp_path: Path) -> None:
-    from cli.examinations import EXAMINATIONS, Wrong
+    from cli.examination import Wrong
+    from cli.examinations import EXAMINATIONS
 
     settings = Settings(
         _env_file=None,

@@ -10,7 +10,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from shared import attempts, jobs, photos
+from shared import attempts, jobs, leases, photos
 from shared.change_notes import ChangeNotes
 from shared.disk_storage import DiskStorage
 from shared.errors import StorageUnavailable
@@ -80,7 +80,7 @@ def test_what_was_never_sent_is_sent_and_not_sent_again_at_once(world: World) ->
 def test_a_running_prediction_is_looked_at_when_its_time_has_come(world: World) -> None:
     _, _, photo_ids = accepted_job(world.engine)
     with Session(world.engine) as session, session.begin():
-        claim = photos.claim(session, photo_ids[0], PhotoStatus.PENDING, 60)
+        claim = leases.claim(session, photo_ids[0], PhotoStatus.PENDING, 60)
         assert claim is not None
         photos.open_attempt(session, claim, "replicate", "flux")
     world.sweep()
@@ -133,7 +133,7 @@ def test_a_fault_with_one_job_leaves_the_others_alone(world: World, monkeypatch:
 def test_an_unwanted_attempt_is_sent_to_be_closed(world: World) -> None:
     user_id, job_id, photo_ids = accepted_job(world.engine)
     with Session(world.engine) as session, session.begin():
-        claim = photos.claim(session, photo_ids[0], PhotoStatus.PENDING, 60)
+        claim = leases.claim(session, photo_ids[0], PhotoStatus.PENDING, 60)
         assert claim is not None
         attempt = photos.open_attempt(session, claim, "replicate", "flux")
         attempts.record_prediction(session, attempt.id, "abc")

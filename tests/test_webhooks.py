@@ -16,7 +16,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 from standardwebhooks import Webhook
 
-from shared.photos import claim, open_attempt
+from shared.leases import claim
+from shared.photos import open_attempt
 from shared.queue import COLLECT_QUEUE
 from shared.settings import Settings
 from shared.states import PhotoStatus

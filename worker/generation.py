@@ -13,16 +13,17 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from shared import attempts, loose_objects, photos, thumbnail
+from shared import attempts, leases, loose_objects, photos, thumbnail
 from shared.attempts import AttemptEnd, OpenAttempt
 from shared.change_notes import ChangeNotes
 from shared.content_credentials import NotSigned, PhotoSigner
 from shared.errors import StorageUnavailable
 from shared.jobs import Settlement, portrait_key
+from shared.leases import Claim, LeaseLost
 from shared.metrics import CREATES_UNANSWERED
 from shared.origin import going_on
 from shared.photo_file import InvalidPhoto, PhotoFile, prepare_photo
-from shared.photos import Claim, LeaseLost, StoredFile, photo_key, thumbnail_key
+from shared.photos import StoredFile, photo_key, thumbnail_key
 from shared.queue import COLLECT_QUEUE, START_QUEUE
 from shared.settings import Settings
 from shared.settlement_log import log_settlement
@@ -163,7 +164,7 @@ class Generation:
     def _before_paying(self, claim: Claim, attempt: OpenAttempt) -> None:
         self.held.sending(claim)
         with self.sessions.begin() as session:
-            photos.renew(session, claim, self.settings.lease_seconds)
+            leases.renew(session, claim, self.settings.lease_seconds)
             # From here on it is counted how long the answer can be on its way, whoever asks.
             attempts.begin_anew(session, attempt.id)
 
@@ -253,7 +254,7 @@ class Generation:
         key, small = photo_key(claim, attempt), thumbnail_key(claim, attempt)
         with self.sessions.begin() as session:
             # Together: who has lost the photo must not announce an object that another worker's row promises by now.
-            photos.renew(session, claim, self.settings.lease_seconds)
+            leases.renew(session, claim, self.settings.lease_seconds)
             loose_objects.expect(session, key, small)
         try:
             self.storage.put(key, file.body, file.content_type)
@@ -318,7 +319,7 @@ class Generation:
 
     def _release(self, claim: Claim, after_seconds: float) -> None:
         with self.sessions.begin() as session:
-            photos.release(session, claim, after_seconds)
+            leases.release(session, claim, after_seconds)
 
     @contextmanager
     def _step(self, name: str, queue: str, claim: Claim) -> Iterator[None]:
@@ -337,7 +338,7 @@ class Generation:
 
     def _renew(self, claim: Claim) -> None:
         with self.sessions.begin() as session:
-            photos.renew(session, claim, self.settings.lease_seconds)
+            leases.renew(session, claim, self.settings.lease_seconds)
 
     def _claim(
         self, photo_id: UUID, expected: PhotoStatus, *, hinted: bool = False
@@ -348,7 +349,7 @@ class Generation:
             if self.held.refusing:
                 photos.send_again(session, photo_id)  # the message that brought us here is used up
             else:
-                claim = photos.claim(session, photo_id, expected, self.settings.lease_seconds, hinted=hinted)
+                claim = leases.claim(session, photo_id, expected, self.settings.lease_seconds, hinted=hinted)
                 if claim is not None and expected is PhotoStatus.GENERATING:
                     attempt = attempts.find_open(session, photo_id)
         if claim is None:

@@ -4,7 +4,7 @@ import threading
 from dataclasses import dataclass
 from uuid import UUID
 
-from shared.photos import Claim, LeaseLost
+from shared.leases import Claim, LeaseLost
 
 
 @dataclass

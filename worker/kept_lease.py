@@ -9,7 +9,7 @@ from typing import Self
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.photos import LeaseLost
+from shared.leases import LeaseLost
 
 log = structlog.get_logger()
 

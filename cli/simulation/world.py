@@ -21,9 +21,9 @@ from cli.simulation.messages import Message, NobodyListens, SimulatedQueue, Simu
 from cli.simulation.people import People
 from cli.simulation.provider import SimulatedProvider
 from cli.simulation.storage import SimulatedStorage
-from shared import photos
+from shared import leases
 from shared.errors import StorageUnavailable
-from shared.photos import Claim, LeaseLost
+from shared.leases import Claim, LeaseLost
 from shared.settings import Settings
 from worker import retention, sweeper
 from worker.closing import Closing
@@ -175,7 +175,7 @@ class World:
 
         def renew() -> None:
             with Session(self.engine) as session, session.begin():
-                photos.renew(session, claim, self.settings.lease_seconds)
+                leases.renew(session, claim, self.settings.lease_seconds)
 
         every_seconds = self.settings.lease_seconds / 3
         self._lease = Lease(renew, every_seconds, self.clock.seconds + every_seconds)

@@ -135,7 +135,7 @@ MUTANTS = (
     Mutant(
         "a claim's token fences nobody off",
         "I3",
-        "shared/photos.py",
+        "shared/leases.py",
         'Photo.lease_token == bindparam("held_by")',
         'bindparam("held_by").is_not(None)',
         "tests/test_jobs.py::test_a_worker_that_comes_back_after_its_lease_changes_nothing",
@@ -143,7 +143,7 @@ MUTANTS = (
     Mutant(
         "a step does not look at the photo's status",
         "I7",
-        "shared/photos.py",
+        "shared/leases.py",
         "_HELD.where(Photo.status == expected)",
         "_HELD",
         "tests/test_jobs.py::test_a_step_that_comes_out_of_order_changes_nothing",
@@ -151,7 +151,7 @@ MUTANTS = (
     Mutant(
         "a leased photo may be claimed",
         "I4",
-        "shared/photos.py",
+        "shared/leases.py",
         "_DUE = Photo.next_check_at <= db_now()",
         "_DUE = Photo.id == Photo.id",
         "tests/test_jobs.py::test_a_held_photo_is_claimed_by_nobody_else_not_even_with_a_hint",
@@ -159,7 +159,7 @@ MUTANTS = (
     Mutant(
         "a webhook's hint breaks a lease",
         "I10",
-        "shared/photos.py",
+        "shared/leases.py",
         "or_(_DUE, Photo.lease_token.is_(None))",
         "or_(_DUE, Photo.id == Photo.id)",
         "tests/test_jobs.py::test_a_held_photo_is_claimed_by_nobody_else_not_even_with_a_hint",
@@ -254,7 +254,7 @@ MUTANTS = (
         "I4",
         "worker/generation.py",
         "attempts.record_prediction(session, attempt.id, prediction.id)",
-        "photos.renew(session, claim, 1) or attempts.record_prediction(session, attempt.id, prediction.id)",
+        "leases.renew(session, claim, 1) or attempts.record_prediction(session, attempt.id, prediction.id)",
         "tests/test_generation.py::test_a_worker_that_has_lost_its_photo_writes_down_what_it_paid_for",
     ),
     Mutant(

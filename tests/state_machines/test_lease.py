@@ -13,9 +13,10 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from cli.simulation.clock import START, Clock
-from shared import attempts, jobs, photos
+from shared import attempts, jobs, leases, photos
 from shared.attempts import AttemptEnd, OpenAttempt
-from shared.photos import Claim, LeaseLost, StoredFile
+from shared.leases import Claim, LeaseLost
+from shared.photos import StoredFile
 from shared.states import AttemptOutcome, PhotoStatus
 from tests.rows import accepted_job
 from tests.state_machines import run
@@ -93,7 +94,7 @@ class Lease(RuleBasedStateMachine):
     def claim(self, name: str, expected: PhotoStatus, hinted: bool) -> None:
         model = self.model
         due = self.clock.seconds >= model.due_at or (hinted and model.holder is None)
-        claim = self.commit(photos.claim, self.photo_id, expected, LEASE_SECONDS, hinted=hinted)
+        claim = self.commit(leases.claim, self.photo_id, expected, LEASE_SECONDS, hinted=hinted)
         assert (claim is not None) == (due and model.status == expected and not model.job_ended)
         if claim is not None:
             self.workers[name] = Worker(claim, self.commit(attempts.find_open, self.photo_id))
@@ -102,13 +103,13 @@ class Lease(RuleBasedStateMachine):
     @precondition(lambda self: any(worker.claim for worker in self.workers.values()))
     @rule(name=workers)
     def renew(self, name: str) -> None:
-        if (claim := self.worker(name).claim) and self.as_holder(name, None, photos.renew, claim, LEASE_SECONDS):
+        if (claim := self.worker(name).claim) and self.as_holder(name, None, leases.renew, claim, LEASE_SECONDS):
             self.model.due_at = self.clock.seconds + LEASE_SECONDS
 
     @precondition(lambda self: any(worker.claim for worker in self.workers.values()))
     @rule(name=workers, after=seconds)
     def release(self, name: str, after: int) -> None:
-        if (claim := self.worker(name).claim) and self.as_holder(name, None, photos.release, claim, after):
+        if (claim := self.worker(name).claim) and self.as_holder(name, None, leases.release, claim, after):
             self.given_back(self.model.status, after)
 
     @precondition(lambda self: any(worker.claim for worker in self.workers.values()))

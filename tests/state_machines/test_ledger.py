@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from cli.simulation.clock import Clock
-from shared import credits, jobs, photos
+from shared import credits, jobs, leases, photos
 from shared.attempts import AttemptEnd
 from shared.errors import GrantConflict, InsufficientCredits, JobEnded, NotFound
 from shared.jobs import Settlement
@@ -141,7 +141,7 @@ class Ledger(RuleBasedStateMachine):
             job = self.job(job_id)
             done = job.stored + job.failed
             photo_id = job.photo_ids[min(done, 3)]
-            claim = self.commit(photos.claim, photo_id, PhotoStatus.PENDING, LEASE_SECONDS, hinted=True)
+            claim = self.commit(leases.claim, photo_id, PhotoStatus.PENDING, LEASE_SECONDS, hinted=True)
             assert (claim is not None) == job.active
             if claim is None:
                 return
