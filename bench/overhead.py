@@ -11,11 +11,10 @@ from uuid import UUID
 import httpx
 import psycopg
 
+from bench.faces import azure_face
 from bench.harness import Line, Measured, Must, RoundVoid, Void, percentile
 from bench.provider import Provider, provider, provider_and_bucket
 from bench.world import World, token
-from tests.doubles.azure_double import KEY
-from tests.doubles.processes import start_double
 from tests.photos import one_face
 
 JOBS, QUICK_JOBS = 40, 4
@@ -25,6 +24,7 @@ PROVIDER_SECONDS = 12.0
 SPREAD = 0.2  # no two predictions take as long; P5 has the same
 PATIENCE_SECONDS = 90.0
 POLL_SECONDS = 2.0
+FACE = {"left": 178, "top": 63, "width": 90, "height": 113}  # that of `one_face`
 
 Follow = Callable[[httpx.Client, dict[str, Any]], None]
 
@@ -57,15 +57,8 @@ def measure(world: World) -> Measured:
 
 
 def _ours(world: World, doubled: Provider, jobs: int) -> list[float]:
-    with start_double("tests.doubles.azure_double", "--key", KEY) as azure:
-        environment = {
-            **world.servers(),
-            **doubled.environment,
-            "FACE_CHECKER": "azure",  # as in production; it takes no time of its own here
-            "AZURE_FACE_ENDPOINT": azure,
-            "AZURE_FACE_API_KEY": KEY,
-            "AZURE_FACE_CALLS_PER_MINUTE": "6000",
-        }
+    with azure_face(FACE) as face_checker:  # as in production; it takes no time of its own here
+        environment = {**world.servers(), **doubled.environment, **face_checker}
         return _beyond_of(world, doubled, environment, jobs)
 
 

@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from io import BytesIO
 from uuid import uuid4
 
-import httpx
 import psycopg
 from PIL import Image, ImageEnhance
 from sqlalchemy.orm import Session
 
 from api.azure_faces import AzureFaceChecker
 from api.portrait import Portrait, read_portrait
+from bench.faces import azure_face
 from bench.harness import Line, Measured, Must, Run, as_raw, compare, percentile
 from bench.load import closed_loop, get, post
 from bench.poll import CONNECTIONS as POLLERS
@@ -26,8 +26,6 @@ from shared import credits, jobs
 from shared.database import make_engine
 from shared.disk_storage import DiskStorage
 from shared.settings import Settings
-from tests.doubles.azure_double import KEY
-from tests.doubles.processes import start_double
 from tests.photos import one_face
 
 PICTURES, QUICK_PICTURES = 12, 3
@@ -46,15 +44,9 @@ def measure(world: World) -> Measured:
     """From the first byte sent to the last received, one submission after another, each with a call for its face."""
     pictures = _pictures(QUICK_PICTURES if world.quick else PICTURES)
     with ExitStack() as running:
-        azure = running.enter_context(start_double("tests.doubles.azure_double", "--key", KEY))
-        dials = {"latency_seconds": FACE_SECONDS, "faces": [FACE]}
-        httpx.post(f"{azure}/_dials", json=dials, trust_env=False).raise_for_status()
         environment = {
             **world.servers(),
-            "FACE_CHECKER": "azure",
-            "AZURE_FACE_ENDPOINT": azure,
-            "AZURE_FACE_API_KEY": KEY,
-            "AZURE_FACE_CALLS_PER_MINUTE": "6000",
+            **running.enter_context(azure_face(FACE, FACE_SECONDS)),
             "FACE_VERDICT_SECONDS": "1",
             "UPLOADS_PER_WINDOW": "100000",
             "SUBMISSIONS_PER_WINDOW": "100000",

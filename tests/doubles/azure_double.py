@@ -135,8 +135,11 @@ class AzureDouble:
             raise _Refused(400, "InvalidImageSize", "Image size is too small.")
         if len(body) > LARGEST_BYTES:
             raise _Refused(400, "InvalidImageSize", "Image size is too big.")
-        found = await asyncio.to_thread(self._look, body)
-        rectangles = found if self._dials.faces is None else self._dials.faces
+        if self._dials.faces is None:
+            rectangles = await asyncio.to_thread(self._look, body)
+        else:
+            await asyncio.to_thread(_decoded, body, roughly=True)
+            rectangles = self._dials.faces
         rectangles = sorted(rectangles, key=lambda box: box.width * box.height, reverse=True)[:MOST_FACES]
         return JSONResponse([{"faceRectangle": box.model_dump()} for box in rectangles])
 
@@ -156,11 +159,7 @@ class AzureDouble:
         self._recent.append(now)
 
     def _look(self, body: bytes) -> list[Rectangle]:
-        try:
-            with Image.open(BytesIO(body), formats=["JPEG", "PNG", "GIF", "BMP"]) as picture:
-                rgb = picture.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise _Refused(400, "InvalidImage", "Decoding error, image format unsupported.") from error
+        rgb = _decoded(body)
         # 36 x 36 up to 1920 x 1080, proportionally larger beyond (Azure docs: detection models).
         smallest = 36 * max(1.0, max(rgb.size) / 1920, min(rgb.size) / 1080)
         return [
@@ -208,6 +207,17 @@ class _Drip(Response):
         while not await request.is_disconnected():
             await send({"type": "http.response.body", "body": b" ", "more_body": True})
             await asyncio.sleep(0.05)
+
+
+def _decoded(body: bytes, *, roughly: bool = False) -> Image.Image:
+    """The picture; `roughly`, a JPEG's at an eighth of its size, where nobody looks at it, for a third of the time."""
+    try:
+        with Image.open(BytesIO(body), formats=["JPEG", "PNG", "GIF", "BMP"]) as picture:
+            if roughly:
+                picture.draft("RGB", (1, 1))
+            return picture.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _Refused(400, "InvalidImage", "Decoding error, image format unsupported.") from error
 
 
 def _check_query(query: Any) -> None:
