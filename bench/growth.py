@@ -192,7 +192,7 @@ def measure(world: World) -> Measured:
             "audit_each_job": lambda history: history.audited(),
             "submit": lambda history: history.submitted(),  # the last: it leaves work for the sweep
         }
-        # The few are compared with themselves: an audit of the many takes half a minute.
+        # The few are compared with themselves: an audit of the many takes twenty seconds.
         found = {name: compare(of(few), {"many": of(many)}, quick=world.quick) for name, of in runs.items()}
         offset = many.offset(many.last_page) / few.offset(few.last_page)
     lines = [_line(name, comparison, many.jobs) for name, comparison in found.items()]

@@ -23,6 +23,8 @@ FROM users u, generate_series(1, CASE u.email WHEN %(heavy_user)s THEN %(heavy)s
      LATERAL (SELECT now() - n * interval '1 hour' - (hashtext(u.email) %% 1000) * interval '1 minute' AS at) AS time
 WHERE u.credits = 2
 """
+# One job in ten had its first photo tried twice.
+_RETRIED = "hashtext({job_id}::text) %% 10 = 0"
 # A job's photos and attempts lie together. The CASE makes the slots the inner loop.
 _PHOTOS = """
 INSERT INTO photos (id, job_id, slot, status, object_key, width, height, size_bytes, sha256, stored_at, next_check_at)
@@ -30,25 +32,31 @@ SELECT gen_random_uuid(), j.id, slot, 'STORED', 'photos/' || j.id || '/' || slot
        j.completed_at, j.completed_at
 FROM jobs j, LATERAL (SELECT generate_series(0, CASE WHEN j.status = 'COMPLETED' THEN 3 END) AS slot) AS slots
 """
-_ATTEMPTS = """
+_ATTEMPTS = f"""
 INSERT INTO attempts (id, photo_id, number, provider, model, seed, prediction_id, outcome, cost, created_at,
                       submitted_at, ended_at, provider_seconds)
-SELECT gen_random_uuid(), p.id, 1, 'preview', 'preview', 1, p.id::text, 'SUCCEEDED', 0, p.stored_at, p.stored_at,
-       p.stored_at, 20 FROM photos p
+SELECT gen_random_uuid(), p.id, number, 'preview', 'preview', number, p.id || '-' || number,
+       CASE WHEN number = tries THEN 'SUCCEEDED' ELSE 'FAILED' END, 0, p.stored_at, p.stored_at, p.stored_at, 20
+FROM photos p, LATERAL (
+    SELECT CASE WHEN p.slot = 0 AND {_RETRIED.format(job_id="p.job_id")} THEN 2 ELSE 1 END AS tries
+) AS tried, LATERAL generate_series(1, tries) AS number
 """
 # A job's events in their order: the VALUES refer to the row before them, so they are its inner loop.
-_EVENTS = """
+_EVENTS = f"""
 INSERT INTO job_events (job_id, photo_id, name, data, at)
-SELECT j.id, e.photo_id, e.name, CASE e.name WHEN 'photo.started' THEN '{"attempt": 1}' ELSE '{}' END::jsonb, e.at
+SELECT j.id, e.photo_id, e.name,
+       CASE WHEN e.name = 'photo.started' THEN jsonb_build_object('attempt', 1 + e.again::int) ELSE '{{}}' END, e.at
 FROM jobs j JOIN (SELECT job_id, array_agg(id ORDER BY slot) AS ids FROM photos GROUP BY job_id) p ON p.job_id = j.id,
 LATERAL (VALUES
-    (NULL::uuid, 'job.accepted', j.created_at),
-    (p.ids[1], 'photo.started', j.created_at), (p.ids[2], 'photo.started', j.created_at),
-    (p.ids[3], 'photo.started', j.created_at), (p.ids[4], 'photo.started', j.created_at),
-    (p.ids[1], 'photo.stored', j.completed_at), (p.ids[2], 'photo.stored', j.completed_at),
-    (p.ids[3], 'photo.stored', j.completed_at), (p.ids[4], 'photo.stored', j.completed_at),
-    (NULL, 'job.completed', j.completed_at)
-) AS e (photo_id, name, at)
+    (NULL::uuid, 'job.accepted', j.created_at, false),
+    (p.ids[1], 'photo.started', j.created_at, false), (p.ids[2], 'photo.started', j.created_at, false),
+    (p.ids[3], 'photo.started', j.created_at, false), (p.ids[4], 'photo.started', j.created_at, false),
+    (p.ids[1], 'photo.retried', j.created_at, true), (p.ids[1], 'photo.started', j.created_at, true),
+    (p.ids[1], 'photo.stored', j.completed_at, false), (p.ids[2], 'photo.stored', j.completed_at, false),
+    (p.ids[3], 'photo.stored', j.completed_at, false), (p.ids[4], 'photo.stored', j.completed_at, false),
+    (NULL, 'job.completed', j.completed_at, false)
+) AS e (photo_id, name, at, again)
+WHERE NOT e.again OR {_RETRIED.format(job_id="j.id")}
 """
 _LEDGER = (
     """

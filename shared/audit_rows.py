@@ -204,13 +204,14 @@ FROM photos p WHERE status = 'STORED' AND NOT EXISTS (
     SELECT FROM attempts a WHERE a.photo_id = p.id AND a.outcome = 'SUCCEEDED')
 """
 
-_PHOTO_FITS = """
+_PHOTO_FITS = f"""
 WITH tried AS (
     SELECT photo_id, count(*) AS open, count(*) FILTER (WHERE close_due_at IS NULL) AS forgotten
     FROM attempts WHERE outcome = 'OPEN' GROUP BY photo_id
 )
-SELECT p.id, format('%s with %s open attempts, %s of them not due to be closed',
-    p.status, coalesce(t.open, 0), coalesce(t.forgotten, 0)) AS says
+SELECT p.id, format('%s with %s open attempts%s', p.status, coalesce(t.open, 0),
+    CASE WHEN p.status NOT IN {_ACTIVE_PHOTO} THEN format(', %s of them not due to be closed', t.forgotten) ELSE '' END
+) AS says
 FROM photos p LEFT JOIN tried t ON t.photo_id = p.id
 WHERE CASE p.status
     WHEN 'PENDING' THEN t.open > 0

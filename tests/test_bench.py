@@ -59,6 +59,7 @@ def test_ours_and_the_peers_take_turns() -> None:
     comparison = compare(run("ours"), {"a": run("a"), "b": run("b")})
     assert turns == ["ours", "a", "b", "ours"] * ROUNDS
     assert len(comparison.rounds) == ROUNDS >= 5
+    assert len(compare(lambda: 1.0, {}, rounds=9).rounds) == 9
 
 
 @pytest.mark.parametrize("again", [CONTROL[0] - 0.02, CONTROL[1] + 0.02])
