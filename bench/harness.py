@@ -8,6 +8,7 @@ the whole comparison is void and is made again, a bounded number of times. A rou
 import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -177,11 +178,11 @@ def other_cores() -> set[int]:
 def pin(pid: int, cores: set[int]) -> None:
     """The process, its threads and its children, as far as they are there; what they start later inherits it."""
     for process in family(pid):
-        for task in Path(f"/proc/{process.pid}/task").iterdir():
-            try:
-                os.sched_setaffinity(int(task.name), cores)
-            except ProcessLookupError:
-                continue
+        # Whatever has ended meanwhile needs no core: a connection's process of PostgreSQL, a thread.
+        with suppress(FileNotFoundError):
+            for task in Path(f"/proc/{process.pid}/task").iterdir():
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(task.name), cores)
 
 
 def family(pid: int) -> list[psutil.Process]:

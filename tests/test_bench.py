@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bench import __main__ as bench
-from bench import charts, report
+from bench import charts, harness, report
 from bench.charts import draw
 from bench.harness import (
     COMPARISONS,
@@ -119,6 +120,14 @@ def test_what_is_measured_keeps_a_core_for_itself() -> None:
     finally:
         os.sched_setaffinity(0, before)
         child.communicate(b"\n")
+
+
+def test_what_has_ended_meanwhile_needs_no_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    seen = psutil.Process(child.pid)
+    child.communicate(b"\n")
+    monkeypatch.setattr(harness, "family", lambda _: [seen])
+    pin(child.pid, server_cores())
 
 
 def test_a_percentile_is_a_value_that_was_seen() -> None:
