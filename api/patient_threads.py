@@ -13,8 +13,8 @@ T = TypeVar("T")
 
 # A tenth of the event loop's share of a busy core. Slowest hundredth of four polls at once beside uploads: 4.6 ms at
 # 10, 3.0 ms at 19, because the kernel hands the core over in pieces of 4 ms and a nicer thread gets fewer. But where
-# another process keeps the same core busy, 2.5 uploads a second are decoded at 10, 0.9 at 15, and at 19 none in 20 s
-# (measured).
+# another process of the same session or cgroup keeps the core busy, 2.5 uploads a second are decoded at 10, 0.9 at 15,
+# and at 19 none in 20 s (measured).
 NICENESS = 10
 
 

@@ -71,8 +71,8 @@ def change(session: Session, claim: Claim, expected: PhotoStatus, **values: Any)
     _if_held(session, _HELD.where(Photo.status == expected).values(**values), claim)
 
 
-def _if_held(session: Session, change: ReturningUpdate[Any], claim: Claim, **values: timedelta) -> None:
-    if session.scalar(change, {"of_photo": claim.photo_id, "held_by": claim.lease_token, **values}) is None:
+def _if_held(session: Session, step: ReturningUpdate[Any], claim: Claim, **values: timedelta) -> None:
+    if session.scalar(step, {"of_photo": claim.photo_id, "held_by": claim.lease_token, **values}) is None:
         raise LeaseLost
 
 

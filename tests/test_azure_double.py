@@ -122,5 +122,12 @@ def test_the_free_tier_lets_twenty_in(client: httpx.Client) -> None:
     assert f"retry after {answers[-1].headers['Retry-After']} second" in answers[-1].json()["error"]["message"]
 
 
+def test_told_what_to_find_it_looks_for_nothing_and_takes_sound_pictures_only(client: httpx.Client) -> None:
+    told = {"left": 1, "top": 2, "width": 50, "height": 60}
+    client.post("/_dials", json={"faces": [told]})
+    assert detect(client, photos.no_face()).json() == [{"faceRectangle": told}]
+    assert code_of(detect(client, photos.truncated())) == (400, "InvalidImage")
+
+
 def test_unknown_dials_are_refused(client: httpx.Client) -> None:
     assert client.post("/_dials", json={"latency": 3}).status_code == 422
