@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, text
 
-from shared import audit_objects
+from shared import audit_objects, audit_photos
 from shared.audit_findings import Finding, Offence
 from shared.audit_rows import CHECKS
 from shared.errors import StorageUnavailable
@@ -89,9 +89,9 @@ def _prove_objects(connection: Connection, engine: Engine, storage: ObjectStorag
 
 def _prove_photos_decode(engine: Engine, storage: ObjectStorage) -> Finding:
     try:
-        return audit_objects.prove_photos_decode(engine, storage)
+        return audit_photos.prove_photos_decode(engine, storage)
     except StorageUnavailable as error:
-        return Finding("I2", audit_objects.DECODABLE, "photos", 0, (), unproved=_why(error))
+        return Finding("I2", audit_photos.DECODABLE, "photos", 0, (), unproved=_why(error))
 
 
 def _why(error: StorageUnavailable) -> str:

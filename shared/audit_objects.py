@@ -7,10 +7,8 @@ only what is wrong by every look is an offence.
 # ruff: noqa: S608 - all that is put into the statements are words of this file
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum, auto
-from hashlib import sha256
 from heapq import merge
 from itertools import groupby, islice
 from operator import attrgetter
@@ -20,20 +18,16 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 
 from shared.audit_findings import Finding, Offence
-from shared.photo_file import InvalidPhoto, read_photo
-from shared.storage import FOLDERS, ObjectInfo, ObjectNotFound, ObjectStorage
+from shared.storage import FOLDERS, ObjectInfo, ObjectStorage
 
 WITHOUT_ROW = "every object is promised by a row, or is due to be deleted"
 WITHOUT_OBJECT = "every object that a row promises is there, and is not due to be deleted"
 WHOLE = "the photos whose credit was kept are there, at their full size"
-DECODABLE = "every stored photo is the file that was written, and decodes"
 
 # How long past its time a loose object may wait for its deletion (I6).
 LOOSE = "interval '15 minutes'"
 ROWS_PER_FETCH = 2000
 LOOKS_PER_BATCH = 500
-PHOTOS_PER_PAGE = 200
-READERS = 4
 
 # Keys in the order of their bytes, as the storage lists them. A photo's promise is the job's too where it was paid for.
 _PROMISES = f"""
@@ -71,10 +65,6 @@ WHERE key COLLATE "C" > :after AND (CAST(:until AS text) IS NULL OR key COLLATE 
 ORDER BY key COLLATE "C"
 """)
 _OF_KEYS = text(f"SELECT * FROM ({_PROMISES}) promise WHERE key = ANY(:keys)")
-_PAGE = text(
-    "SELECT id, object_key, sha256 FROM photos WHERE object_key IS NOT NULL AND id > :after ORDER BY id LIMIT :limit"
-)
-_PHOTO = text("SELECT id, object_key, sha256 FROM photos WHERE object_key IS NOT NULL AND id = :id")
 
 
 class _Promise(NamedTuple):
@@ -84,12 +74,6 @@ class _Promise(NamedTuple):
     size_bytes: int | None
     paid_by: str | None  # the job whose credit was kept for this photo
     forgotten: bool  # a loose object that should have been deleted long ago
-
-
-class _Photo(NamedTuple):
-    id: UUID
-    object_key: str
-    sha256: str | None
 
 
 class _Kind(Enum):
@@ -176,28 +160,6 @@ def unproved(why: str) -> list[Finding]:
     return [Finding(promise, check, table, 0, (), unproved=why) for promise, check, table in _CHECKS]
 
 
-def prove_photos_decode(engine: Engine, storage: ObjectStorage) -> Finding:
-    """Read and decode every stored photo, page by page and without an open transaction. Raises StorageUnavailable."""
-
-    def look(photo: _Photo) -> Offence | None:
-        says = _broken(storage, photo)
-        if says is None:
-            return None
-        with engine.connect() as connection:
-            again = connection.execute(_PHOTO, {"id": photo.id}).one_or_none()
-        # Deleted meanwhile, or replaced.
-        if again is None or (says := _broken(storage, _Photo(*again))) is None:
-            return None
-        return Offence("photos", str(photo.id), f"{photo.object_key}: {says}")
-
-    looked_at, offences = 0, list[Offence]()
-    with ThreadPoolExecutor(READERS) as readers:
-        for page in _pages(engine):
-            looked_at += len(page)
-            offences += [offence for offence in readers.map(look, page) if offence]
-    return Finding("I2", DECODABLE, "photos", looked_at, tuple(offences))
-
-
 _CHECKS = (("I2", WHOLE, "photos"), ("I6", WITHOUT_ROW, "objects"), ("I6", WITHOUT_OBJECT, "rows"))
 
 
@@ -279,29 +241,3 @@ def _id_in(key: str, folder: str) -> UUID | None:
         return UUID(key.removeprefix(folder)[:36]) if key.startswith(folder) else None
     except ValueError:  # not a key of ours
         return None
-
-
-def _pages(engine: Engine) -> Iterator[list[_Photo]]:
-    after = UUID(int=0)
-    while True:
-        with engine.connect() as connection:
-            rows = connection.execute(_PAGE, {"after": after, "limit": PHOTOS_PER_PAGE})
-            page = [_Photo(*row) for row in rows]
-        if not page:
-            return
-        yield page
-        after = page[-1].id
-
-
-def _broken(storage: ObjectStorage, photo: _Photo) -> str | None:
-    """What is wrong with the photo's file; None if nothing is."""
-    try:
-        body = storage.get(photo.object_key).body
-        read_photo(body)
-    except ObjectNotFound:
-        return "it is not there"
-    except InvalidPhoto as error:
-        return f"it does not decode: {error}"
-    if photo.sha256 is not None and sha256(body).hexdigest() != photo.sha256:
-        return "it is another file than the one that was written"
-    return None

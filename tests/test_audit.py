@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from cli.main import app
-from shared import audit_objects, jobs, loose_objects
+from shared import audit_objects, audit_photos, jobs, loose_objects
 from shared.audit import Audit, audit
 from shared.audit_rows import CHECKS
 from shared.change_notes import ChangeNotes
@@ -195,7 +195,7 @@ def test_a_world_with_jobs_of_every_state_passes(full_world: World) -> None:
     stored = 4 + 3 + 1 + 2 + 1
     assert looked_at[audit_objects.WITHOUT_ROW] == looked_at[audit_objects.WITHOUT_OBJECT] == 9 + 2 * stored
     assert looked_at[audit_objects.WHOLE] == 4 + 2, "a job that is still active has kept nothing yet"
-    assert looked_at[audit_objects.DECODABLE] == stored
+    assert looked_at[audit_photos.DECODABLE] == stored
 
 
 def test_an_empty_world_passes(world: World) -> None:
@@ -622,7 +622,7 @@ def test_a_storage_that_is_away_proves_nothing_about_objects_and_the_rest_all_th
     assert not audited.proved
     unproved = {finding.says: finding.unproved for finding in audited.findings if finding.unproved}
     assert unproved.keys() == {
-        audit_objects.WITHOUT_ROW, audit_objects.WITHOUT_OBJECT, audit_objects.WHOLE, audit_objects.DECODABLE,
+        audit_objects.WITHOUT_ROW, audit_objects.WITHOUT_OBJECT, audit_objects.WHOLE, audit_photos.DECODABLE,
     }  # fmt: skip
     assert set(unproved.values()) == {"the storage does not answer: ConnectionError"}
     named = [offence.id for finding in audited.findings for offence in finding.offences]
@@ -631,7 +631,7 @@ def test_a_storage_that_is_away_proves_nothing_about_objects_and_the_rest_all_th
 
 def test_more_suspects_than_one_batch_are_all_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_objects, "LOOKS_PER_BATCH", 3)
-    monkeypatch.setattr(audit_objects, "PHOTOS_PER_PAGE", 3)
+    monkeypatch.setattr(audit_photos, "PHOTOS_PER_PAGE", 3)
     stray = [f"stray/{number}" for number in range(7)]
     for key in stray:
         world.storage.put(key, b"x", "image/jpeg")
