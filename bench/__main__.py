@@ -15,7 +15,7 @@ from rich.table import Table
 
 from bench import growth, idle, in_flight, overhead, poll, recovery, report, saturation, submit, waiters
 from bench.charts import chart_path, draw
-from bench.harness import Measured, Void, other_cores, pin
+from bench.harness import Measured, Void, other_cores, pin, three_digits
 from bench.world import World, world
 
 MEASURES: Mapping[str, Callable[[World], Measured]] = {
@@ -76,7 +76,7 @@ def table(measured: Mapping[str, Measured], void: Mapping[str, str]) -> Table:
         for line in found.lines:
             met = {None: "", True: "yes", False: "NO"}[line.met]
             shown.add_row(
-                name, line.what, line.ours, line.peer, line.limit, f"{line.value:,.3g}", str(line.must or ""), met
+                name, line.what, line.ours, line.peer, line.limit, three_digits(line.value), str(line.must or ""), met
             )
     for name, reason in void.items():
         shown.add_row(name, f"void: {reason}", "", "", "", "", "", "NO")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from bench.harness import Measured
+from bench.harness import Measured, three_digits
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "cuggu"  # the same figures make the same file
@@ -29,7 +29,7 @@ def draw(found: Measured, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 0.6 + 0.42 * len(names)), layout="constrained")
     bars = axes.barh(names, [found.bars[name] for name in names],
                      color=[OURS if name.startswith("ours") else THEIRS for name in names])  # fmt: skip
-    axes.bar_label(bars, fmt="{:,.3g}", padding=3)
+    axes.bar_label(bars, fmt=three_digits, padding=3)
     axes.set_xlabel(found.unit)
     axes.set_title(found.title, loc="left")
     axes.margins(x=0.12)

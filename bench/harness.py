@@ -70,6 +70,11 @@ class Must:
         return f"{self.relation} {self.bound:g}"
 
 
+def three_digits(value: float) -> str:
+    """A figure as people read it: never as 1e+03."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One row of the table. `value` is what `must` is about, and what latest.json holds under `key`."""

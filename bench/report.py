@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.charts import chart_path
-from bench.harness import Must
+from bench.harness import Must, three_digits
 
 BEGIN, END = "<!-- written by make bench -->", "<!-- to here -->"
 
@@ -30,5 +30,5 @@ def _part(page: Path, one: dict[str, Any]) -> str:
 def _row(line: dict[str, Any]) -> str:
     must = Must(**line["must"]) if line["must"] else None
     met = "" if must is None else "yes" if must.met(line["value"]) else "no"
-    cells = [line["what"], line["ours"], line["peer"], line["limit"], f"{line['value']:,.3g}", str(must or ""), met]
+    cells = [line["what"], line["ours"], line["peer"], line["limit"], three_digits(line["value"]), str(must or ""), met]
     return f"| {' | '.join(cells)} |"

@@ -30,6 +30,7 @@ from bench.harness import (
     percentile,
     pin,
     server_cores,
+    three_digits,
 )
 
 
@@ -134,6 +135,11 @@ def test_a_percentile_is_a_value_that_was_seen() -> None:
     assert percentile([3, 1, 2], 0.5) == 2
     assert percentile(range(100), 0.95) == 95
     assert percentile([7], 0.99) == 7
+
+
+def test_a_figure_is_written_as_people_read_it() -> None:
+    written = {three_digits(value) for value in (12_345.6, 1000, 999.6, 16.55, 0.852, 0.002581, 0)}
+    assert written == {"12,346", "1,000", "16.6", "0.852", "0.00258", "0"}
 
 
 def test_the_figures_are_kept_beside_those_of_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
