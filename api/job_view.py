@@ -18,23 +18,28 @@ from api.eta import Durations, Eta, eta
 from shared.errors import InvalidRequest, NotFound
 from shared.states import ACTIVE_JOB, PhotoStatus
 
+# What does not pass with time, as one text of JSON: a poll that finds it as it was need not take it apart.
 # Not EXISTS: for a user of many jobs PostgreSQL would read the refunds of all users at once, and look there.
 _LASTING = """
-    j.id, j.status, j.style, j.role, j.error_code, j.selected_photo_id, j.created_at, j.completed_at,
-    j.photos_deleted_at, j.consent_version,
-    CASE WHEN j.portrait_deleted_at IS NULL THEN j.portrait_id END AS portrait_id,
-    (SELECT l.id FROM ledger_entries l WHERE l.job_id = j.id AND l.kind = 'REFUND') IS NOT NULL AS refunded,
-    (SELECT CAST(json_agg(json_build_object('id', p.id, 'slot', p.slot, 'status', p.status,
-                                            'width', p.width, 'height', p.height, 'gone', p.deleted_at IS NOT NULL)
-                          ORDER BY p.slot) AS text)
-       FROM photos p WHERE p.job_id = j.id) AS photos
+    CAST(json_build_object(
+        'id', j.id, 'status', j.status, 'style', j.style, 'role', j.role, 'error_code', j.error_code,
+        'selected_photo_id', j.selected_photo_id, 'created_at', j.created_at, 'completed_at', j.completed_at,
+        'photos_deleted_at', j.photos_deleted_at, 'consent_version', j.consent_version,
+        'portrait_id', CASE WHEN j.portrait_deleted_at IS NULL THEN j.portrait_id END,
+        'refunded', (SELECT l.id FROM ledger_entries l WHERE l.job_id = j.id AND l.kind = 'REFUND') IS NOT NULL,
+        'photos', (SELECT json_agg(json_build_object('id', p.id, 'slot', p.slot, 'status', p.status, 'width', p.width,
+                                                     'height', p.height, 'gone', p.deleted_at IS NOT NULL)
+                                   ORDER BY p.slot)
+                     FROM photos p WHERE p.job_id = j.id)
+    ) AS text) AS lasting
 """
-_LASTING_NAMES = ("id", "status", "style", "role", "error_code", "selected_photo_id", "created_at", "completed_at",
-                  "photos_deleted_at", "consent_version", "portrait_id", "refunded", "photos")  # fmt: skip
-_COLUMNS = f"{_LASTING}, CAST(extract(epoch FROM cuggu_now() - j.created_at) AS float) AS age_seconds"
+_COLUMNS = f"""
+    j.id, j.status, j.style, {_LASTING},
+    CAST(extract(epoch FROM cuggu_now() - j.created_at) AS float) AS age_seconds
+"""
 _ONE = text(f"SELECT {_COLUMNS} FROM jobs j WHERE j.id = :job_id AND j.user_id = :user_id AND j.deleted_at IS NULL")  # noqa: S608
 _PAGE = text(
-    f"SELECT {_COLUMNS} FROM jobs j WHERE j.user_id = :user_id AND j.deleted_at IS NULL "  # noqa: S608
+    f"SELECT {_COLUMNS}, j.created_at FROM jobs j WHERE j.user_id = :user_id AND j.deleted_at IS NULL "  # noqa: S608
     "AND (CAST(:before AS timestamptz) IS NULL OR (j.created_at, j.id) < (:before, :before_id)) "
     "ORDER BY j.created_at DESC, j.id DESC LIMIT :limit"
 )
@@ -122,7 +127,7 @@ async def read_page(
 
 def render(row: Row[Any], language: str, left: Eta | None) -> RenderedJob:
     """A row of `OWNED_JOBS` as bytes."""
-    body, etag = _render_lasting(row[: len(_LASTING_NAMES)], language)
+    body, etag = _render_lasting(row.lasting, language)
     passing = (
         f',"eta_seconds":{left.p50_seconds},"eta_p90_seconds":{left.p90_seconds}}}'
         if left
@@ -132,12 +137,12 @@ def render(row: Row[Any], language: str, left: Eta | None) -> RenderedJob:
 
 
 @lru_cache(RENDERED_JOBS)
-def _render_lasting(values: tuple[Any, ...], language: str) -> tuple[bytes, str]:
-    """The columns of `_LASTING` as an object that lacks its end, and the tag of what they say.
+def _render_lasting(lasting: str, language: str) -> tuple[bytes, str]:
+    """What `_LASTING` says as an object that lacks its end, and the tag of it.
 
     A pure function of a row's content, so what it remembers is never out of date.
     """
-    body = to_json(_lasting_view(dict(zip(_LASTING_NAMES, values, strict=True)), language))
+    body = to_json(_lasting_view(lasting, language))
     return body[:-1], f'"{hashlib.sha256(body).hexdigest()[:24]}"'
 
 
@@ -160,26 +165,31 @@ def _ended_view(row: RowMapping, language: str) -> dict[str, Any]:
 
 def _view(row: RowMapping, language: str, left: Eta | None) -> dict[str, Any]:
     passing = {"eta_seconds": left and left.p50_seconds, "eta_p90_seconds": left and left.p90_seconds}
-    return {**_lasting_view(row, language), **passing}
+    return {**_lasting_view(row["lasting"], language), **passing}
 
 
-def _lasting_view(row: Mapping[Any, Any], language: str) -> dict[str, Any]:
-    photos = [photo_view(photo) for photo in json.loads(row["photos"])]
+def _lasting_view(lasting: str, language: str) -> dict[str, Any]:
+    job = json.loads(lasting)
+    photos = [photo_view(photo) for photo in job["photos"]]
     return {
-        "id": row["id"],
-        "status": row["status"],
-        "style": row["style"],
-        "role": row["role"],
+        "id": job["id"],
+        "status": job["status"],
+        "style": job["style"],
+        "role": job["role"],
         "progress": {"done": sum(photo["status"] == "STORED" for photo in photos), "total": len(photos)},
         "photos": photos,
-        "portrait_url": f"/media/portraits/{row['portrait_id']}" if row["portrait_id"] else None,
-        "selected_photo_id": row["selected_photo_id"],
-        "photos_deleted_at": row["photos_deleted_at"],
-        "consent_version": row["consent_version"],
-        "error": _error(row["error_code"], row["refunded"], language),
-        "created_at": row["created_at"],
-        "completed_at": row["completed_at"],
+        "portrait_url": f"/media/portraits/{job['portrait_id']}" if job["portrait_id"] else None,
+        "selected_photo_id": job["selected_photo_id"],
+        "photos_deleted_at": _time(job["photos_deleted_at"]),
+        "consent_version": job["consent_version"],
+        "error": _error(job["error_code"], job["refunded"], language),
+        "created_at": _time(job["created_at"]),
+        "completed_at": _time(job["completed_at"]),
     }
+
+
+def _time(written: str | None) -> datetime | None:
+    return None if written is None else datetime.fromisoformat(written)
 
 
 def _error(code: str | None, refunded: bool, language: str) -> dict[str, Any] | None:
