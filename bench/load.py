@@ -1,6 +1,7 @@
 """Load over HTTP as cheap as Python makes it, because it shares the machine with what it measures.
 
-Every connection sends its next request when the last was answered. An answer that was not expected voids the round.
+Every connection sends its next request when the last was answered, or at a pace of its own. An answer that was not
+expected voids the round.
 """
 
 import asyncio
@@ -52,12 +53,25 @@ def post(url: str, path: str, token: str, picture: bytes) -> bytes:
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
-def closed_loop(url: str, requests: Sequence[bytes], *, connections: int, seconds: float, expected: int = 200) -> Load:
-    """Raises RoundVoid for any other answer than the expected status, or none."""
-    return uvloop.run(_closed_loop(url, requests, connections, seconds, expected))
+def closed_loop(
+    url: str,
+    requests: Sequence[bytes],
+    *,
+    connections: int,
+    seconds: float,
+    expected: int = 200,
+    every_seconds: float = 0,
+) -> Load:
+    """`every_seconds`: from a connection's request to its next, each beginning at another moment; 0 for at once.
+
+    Raises RoundVoid for any other answer than the expected status, or none.
+    """
+    return uvloop.run(_closed_loop(url, requests, connections, seconds, expected, every_seconds))
 
 
-async def _closed_loop(url: str, requests: Sequence[bytes], connections: int, seconds: float, expected: int) -> Load:
+async def _closed_loop(
+    url: str, requests: Sequence[bytes], connections: int, seconds: float, expected: int, every_seconds: float
+) -> Load:
     address = urlsplit(url)
     loop = asyncio.get_running_loop()
     began = time.monotonic()
@@ -65,8 +79,9 @@ async def _closed_loop(url: str, requests: Sequence[bytes], connections: int, se
     for number in range(connections):
         own = cycle(islice(cycle(requests), number, number + len(requests)))
         _, client = await loop.create_connection(
-            lambda own=own: _Connection(own, began + seconds, expected), address.hostname, address.port
+            lambda own=own: _Connection(own, began + seconds, expected, every_seconds), address.hostname, address.port
         )
+        client.begin(every_seconds * number / connections)
         clients.append(client)
     try:
         async with asyncio.timeout(seconds + ANSWER_SECONDS):
@@ -81,17 +96,24 @@ async def _closed_loop(url: str, requests: Sequence[bytes], connections: int, se
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, requests: Iterator[bytes], until: float, expected: int) -> None:
+    def __init__(self, requests: Iterator[bytes], until: float, expected: int, every_seconds: float) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.latencies_ms: list[float] = []
         self._requests = requests
         self._until = until
         self._expected = f"HTTP/1.1 {expected} ".encode()
+        self._every_seconds = every_seconds
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
-        self._ask()
+
+    def begin(self, after_seconds: float) -> None:
+        """Ask for the first time."""
+        if after_seconds:
+            asyncio.get_running_loop().call_later(after_seconds, self._ask)
+        else:
+            self._ask()
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -104,8 +126,9 @@ class _Connection(asyncio.Protocol):
         if len(body) < _content_length(head):
             return
         self.latencies_ms.append(1000 * (time.monotonic() - self._asked_at))
-        if time.monotonic() < self._until:
-            self._ask()
+        wait = max(0.0, self._asked_at + self._every_seconds - time.monotonic())
+        if time.monotonic() + wait < self._until:
+            self.begin(wait)
         else:
             self._end(None)
 
