@@ -81,7 +81,7 @@ async def _closed_loop(
         _, client = await loop.create_connection(
             lambda own=own: _Connection(own, began + seconds, expected, every_seconds), address.hostname, address.port
         )
-        client.begin(every_seconds * number / connections)
+        client.ask_in(every_seconds * number / connections)
         clients.append(client)
     try:
         async with asyncio.timeout(seconds + ANSWER_SECONDS):
@@ -108,10 +108,9 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
 
-    def begin(self, after_seconds: float) -> None:
-        """Ask for the first time."""
-        if after_seconds:
-            asyncio.get_running_loop().call_later(after_seconds, self._ask)
+    def ask_in(self, seconds: float) -> None:
+        if seconds:
+            asyncio.get_running_loop().call_later(seconds, self._ask)
         else:
             self._ask()
 
@@ -128,7 +127,7 @@ class _Connection(asyncio.Protocol):
         self.latencies_ms.append(1000 * (time.monotonic() - self._asked_at))
         wait = max(0.0, self._asked_at + self._every_seconds - time.monotonic())
         if time.monotonic() + wait < self._until:
-            self.begin(wait)
+            self.ask_in(wait)
         else:
             self._end(None)
 

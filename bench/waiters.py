@@ -20,18 +20,16 @@ def measure(world: World) -> Measured:
     else:
         figures = figures_of(CLIENTS, IDLE_SECONDS, CHANGES)
     # Milliseconds a second for one more client: less what the process needs by itself.
-    waiting, polling = (
-        10 * (figures[f"{what}_cpu_percent"] - figures["alone_cpu_percent"]) / figures["clients"]
-        for what in ("idle", "polling")
-    )
-    at_once = figures["poll_cpu_ms"] / POLL_EVERY_SECONDS
+    waiting = 10 * (figures["idle_cpu_percent"] - figures["alone_cpu_percent"]) / figures["clients"]
+    # The must holds for the cheapest polls that there are.
+    polling, paced = (figures[f"{what}_cpu_ms"] / POLL_EVERY_SECONDS for what in ("poll", "paced"))
     return Measured(
         "Processor time of a client that waits",
         [
             Line("ratio", "processor of a client that waits, beside polls every 2 s", polling / waiting,
                  Must(">=", 50), f"{1000 * waiting:.2f} µs/s", f"{1000 * polling:.0f} µs/s"),
-            Line("ratio_at_once", "the same, if polls always came 16 at once", at_once / waiting, None,
-                 f"{1000 * waiting:.2f} µs/s", f"{1000 * at_once:.0f} µs/s"),
+            Line("ratio_paced", "the same, if each polls at a moment of its own", paced / waiting, None,
+                 f"{1000 * waiting:.2f} µs/s", f"{1000 * paced:.0f} µs/s"),
             Line("kb_each", "memory of one more client that waits, kB", figures["kb_each"], Must("<=", 40),
                  f"{figures['kb_each']:.0f} kB"),
             Line("p95_ms", "from commit to client, p95, ms", figures["steady_p95_ms"], Must("<=", 50),
