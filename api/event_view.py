@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from api.job_view import photo_view
 from shared.errors import NotFound
@@ -35,9 +36,10 @@ _NEW = text("""
         (SELECT count(*) FROM job_events d
           WHERE d.job_id = e.job_id AND d.name = 'photo.stored' AND d.id <= e.id) AS done,
         CASE WHEN e.name = 'job.accepted' THEN counted.photos END AS photos
-    FROM unnest(CAST(:job_ids AS uuid[]), CAST(:after AS bigint[])) AS followed (job_id, after)
+    FROM json_each_text(CAST(:after AS json)) AS followed (job_id, after)
     CROSS JOIN LATERAL (
-        SELECT * FROM job_events WHERE job_id = followed.job_id AND id > followed.after AND name = ANY(:told)
+        SELECT * FROM job_events
+         WHERE job_id = CAST(followed.job_id AS uuid) AND id > CAST(followed.after AS bigint) AND name = ANY(:told)
     ) e
     LEFT JOIN photos p ON p.id = e.photo_id
     CROSS JOIN LATERAL (
@@ -84,12 +86,13 @@ async def read_place(session: AsyncSession, user_id: UUID, job_id: UUID, after: 
     return min(after, last)  # an id that never was must not hide what is to come
 
 
-async def read_new_events(session: AsyncSession, after: Mapping[UUID, int]) -> Sequence[Event]:
+async def read_new_events(connection: AsyncConnection, after: Mapping[UUID, int]) -> Sequence[Event]:
     """What happened to each of these jobs after the event with that id, in the order of ids."""
-    places = {"job_ids": list(after), "after": list(after.values()), "told": _TOLD}
+    # As one text, 0.1 µs a job: psycopg writes arrays an element at a time in Python, which took 1.3 µs (measured).
+    places = {"after": to_json(after).decode(), "told": _TOLD}
     return [
         Event(row.id, row.job_id, row.name, {} if row.name in ENDS else _data(row))
-        for row in (await session.execute(_NEW, places)).all()
+        for row in (await connection.execute(_NEW, places)).all()
     ]
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic_core import to_json
 from sqlalchemy import Row, RowMapping, text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from api.eta import Durations, Eta, eta
 from shared.errors import InvalidRequest, NotFound
@@ -34,22 +34,23 @@ _LASTING = """
     ) AS text) AS lasting
 """
 _COLUMNS = f"""
-    j.id, j.status, j.style, {_LASTING},
+    j.status, j.style, {_LASTING},
     CAST(extract(epoch FROM cuggu_now() - j.created_at) AS float) AS age_seconds
 """
 _ONE = text(f"SELECT {_COLUMNS} FROM jobs j WHERE j.id = :job_id AND j.user_id = :user_id AND j.deleted_at IS NULL")  # noqa: S608
 _PAGE = text(
-    f"SELECT {_COLUMNS}, j.created_at FROM jobs j WHERE j.user_id = :user_id AND j.deleted_at IS NULL "  # noqa: S608
+    f"SELECT {_COLUMNS}, j.id, j.created_at FROM jobs j WHERE j.user_id = :user_id AND j.deleted_at IS NULL "  # noqa: S608
     "AND (CAST(:before AS timestamptz) IS NULL OR (j.created_at, j.id) < (:before, :before_id)) "
     "ORDER BY j.created_at DESC, j.id DESC LIMIT :limit"
 )
-# With whose each is.
-OWNED_JOBS = text(
-    f"SELECT {_COLUMNS}, j.user_id, u.email FROM jobs j JOIN users u ON u.id = j.user_id "  # noqa: S608
-    "WHERE j.id = ANY(:job_ids) AND j.deleted_at IS NULL"
-)
+# With whose each is. Ids as texts, in and out: to make UUIDs of them took a fourteenth of a poll (measured).
+OWNED_JOBS = text(f"""
+    SELECT {_COLUMNS}, CAST(j.id AS text) AS id, CAST(j.user_id AS text) AS user_id, u.email
+    FROM jobs j JOIN users u ON u.id = j.user_id
+    WHERE j.id = ANY(CAST(string_to_array(:job_ids, ' ') AS uuid[])) AND j.deleted_at IS NULL
+""")  # noqa: S608
 _MANY = text(
-    f"SELECT {_COLUMNS}, u.credits AS remaining_credits "  # noqa: S608
+    f"SELECT {_COLUMNS}, j.id, u.credits AS remaining_credits "  # noqa: S608
     "FROM jobs j JOIN users u ON u.id = j.user_id WHERE j.id = ANY(:job_ids)"
 )
 _BALANCE = text("SELECT credits FROM users WHERE id = :user_id")
@@ -102,12 +103,12 @@ async def read_job(
 
 
 async def read_ended_jobs(
-    session: AsyncSession, job_ids: Sequence[UUID]
+    connection: AsyncConnection, job_ids: Sequence[UUID]
 ) -> Mapping[UUID, Callable[[str], dict[str, Any]]]:
     """How to tell each of these jobs, and the credits left, in a language. Whose they are is not asked."""
     if not job_ids:
         return {}
-    rows = (await session.execute(_MANY, {"job_ids": job_ids})).mappings().all()
+    rows = (await connection.execute(_MANY, {"job_ids": job_ids})).mappings().all()
     return {row["id"]: partial(_ended_view, row) for row in rows}
 
 

@@ -6,16 +6,16 @@ which jobs have changed; of many that changed together one statement reads what 
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import count, islice
+from operator import attrgetter
 from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.changes import JobChanges
 from api.event_view import Event, read_new_events
@@ -72,14 +72,26 @@ class Follower:
             self._wake.set_result(None)
 
 
+_seen = attrgetter("seen")
+
+
+class _Followed:
+    """A job, and whoever follows it."""
+
+    __slots__ = ("followers", "job_id")
+
+    def __init__(self, job_id: UUID) -> None:
+        self.job_id = job_id
+        self.followers: set[Follower] = set()
+
+
 class LiveEvents:
-    def __init__(self, sessions: async_sessionmaker[AsyncSession], changes: JobChanges) -> None:
-        self._sessions = sessions
+    def __init__(self, engine: AsyncEngine, changes: JobChanges) -> None:
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")  # single reads need no transaction
         self._changes = changes
-        self._followers: dict[UUID, set[Follower]] = defaultdict(set)
-        # In order, and each once: those that a note named, and those to be looked at because a note may be lost.
-        self._changed: dict[UUID, None] = {}
-        self._unsure: dict[UUID, None] = {}
+        self._jobs: dict[UUID, _Followed] = {}
+        self._changed: dict[_Followed, None] = {}  # those that a note named: in order, and each once
+        self._unsure: Iterator[_Followed] = iter(())  # those still to be looked at because a note may be lost
         self._news = asyncio.Event()
         self._ending = False
         # Everybody's quiet seconds end at another moment: thousands of pings at once would hold up what is real.
@@ -99,9 +111,10 @@ class LiveEvents:
     def end(self) -> None:
         """Let all go, for the server stops: whoever comes back goes on where it was, at another process."""
         self._ending = True
-        for follower in (follower for followers in self._followers.values() for follower in followers):
-            follower.over = True
-            follower.wake()
+        for job in self._jobs.values():
+            for follower in job.followers:
+                follower.over = True
+                follower.wake()
 
     @contextmanager
     def following(self, job_id: UUID, after: int, language: str) -> Iterator[Follower]:
@@ -110,21 +123,22 @@ class LiveEvents:
         follower.over = self._ending
         in_turn = self._rounds[next(self._next_round) % QUIET_SECONDS]
         in_turn.add(follower)
-        self._followers[job_id].add(follower)
+        job = self._jobs.setdefault(job_id, _Followed(job_id))
+        job.followers.add(follower)
         self._hear(job_id)
         try:
             yield follower
         finally:
             in_turn.discard(follower)
-            self._followers[job_id].discard(follower)
-            if not self._followers[job_id]:
-                del self._followers[job_id]
+            job.followers.discard(follower)
+            if not job.followers:
+                del self._jobs[job_id]
 
     def _hear(self, job_id: UUID | None) -> None:
         if job_id is None:
-            self._unsure.update(dict.fromkeys(self._followers))
-        elif job_id in self._followers:
-            self._changed[job_id] = None
+            self._unsure = iter(list(self._jobs.values()))
+        elif job := self._jobs.get(job_id):
+            self._changed[job] = None
         self._news.set()
 
     async def _wake_in_turn(self) -> None:
@@ -146,37 +160,33 @@ class LiveEvents:
             if time.monotonic() >= looked_at_all + every:
                 looked_at_all = time.monotonic()
                 self._hear(None)
-            while job_ids := self._take():
+            while jobs := self._take():
                 try:
-                    await self._read(job_ids)
+                    await self._read(jobs)
                 except (SQLAlchemyError, OSError) as error:
-                    log.warning("events.unread", jobs=len(job_ids), error=str(getattr(error, "orig", None) or error))
-                    self._unsure.update(dict.fromkeys(job_ids))
+                    log.warning("events.unread", jobs=len(jobs), error=str(getattr(error, "orig", None) or error))
+                    self._changed.update(dict.fromkeys(jobs))
                     await asyncio.sleep(DATABASE_AGAIN_SECONDS)
                 except Exception as error:
-                    log.error("events.unread", jobs=len(job_ids), exc_info=error)
+                    log.error("events.unread", jobs=len(jobs), exc_info=error)
 
-    def _take(self) -> Sequence[UUID]:
+    def _take(self) -> Sequence[_Followed]:
         """Jobs to be read next, news first. Taken before the look: what changes during it is looked at again."""
-        waiting = self._changed or self._unsure
-        job_ids = list(islice(waiting, JOBS_PER_READ))
-        for job_id in job_ids:
-            del waiting[job_id]
-        return job_ids
+        jobs = list(islice(self._changed or self._unsure, JOBS_PER_READ))
+        for job in jobs if self._changed else ():
+            del self._changed[job]
+        return jobs
 
-    async def _read(self, job_ids: Sequence[UUID]) -> None:
-        after = {
-            job_id: min(follower.seen for follower in followers)
-            for job_id in job_ids
-            if (followers := self._followers.get(job_id))
-        }
+    async def _read(self, jobs: Sequence[_Followed]) -> None:
+        after = {job.job_id: min(map(_seen, job.followers)) for job in jobs if job.followers}
         if not after:
             return
-        async with self._sessions() as session:
-            events = await read_new_events(session, after)
-            ended = await read_ended_jobs(session, [event.job_id for event in events if event.is_last])
+        async with self._engine.connect() as connection:
+            events = await read_new_events(connection, after)
+            ended = await read_ended_jobs(connection, [event.job_id for event in events if event.is_last])
         for event in events:
-            for follower in self._followers.get(event.job_id, ()):
+            job = self._jobs.get(event.job_id)
+            for follower in job.followers if job else ():
                 if event.id > follower.seen and not follower.over:
                     tell = ended.get(event.job_id) if event.is_last else None
                     follower.hand(replace(event, data=tell(follower.language)) if tell else event)

@@ -130,7 +130,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         changes = JobChanges(redis, subscriber, guard)
         await changes.start()
         closing.push_async_callback(changes.stop)
-        live = LiveEvents(sessions, changes)
+        live = LiveEvents(engine, changes)
         await live.start()
         closing.push_async_callback(live.stop)
         face_checker = open_face_checker(settings)

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -24,9 +23,9 @@ from shared.states import ACTIVE_JOB
 class _Read:
     """One statement's worth of jobs, and what came of it."""
 
-    job_ids: set[UUID] = field(default_factory=set)
+    job_ids: set[str] = field(default_factory=set)
     done: asyncio.Event = field(default_factory=asyncio.Event)
-    rows: Mapping[UUID, Row[Any]] = field(default_factory=dict)
+    rows: Mapping[str, Row[Any]] = field(default_factory=dict)
     durations: dict[str, Sequence[float]] = field(default_factory=dict)
     error: Exception | None = None
 
@@ -38,8 +37,8 @@ class Polls:
         self._next = _Read()
         self._reading: asyncio.Task[None] | None = None
 
-    async def look(self, caller: Caller, job_id: UUID, language: str) -> RenderedJob:
-        """The job as `GET /jobs/{id}` answers it. Raises NotFound, for another user's job too."""
+    async def look(self, caller: Caller, job_id: str, language: str) -> RenderedJob:
+        """The job as `GET /jobs/{id}` answers it; its id is the text of a UUID. Raises NotFound, for another's too."""
         read = self._next
         read.job_ids.add(job_id)
         if self._reading is None:
@@ -75,7 +74,7 @@ class Polls:
             self._reading = None
 
     async def _read_these(self, read: _Read, connection: AsyncConnection) -> None:
-        rows = (await connection.execute(OWNED_JOBS, {"job_ids": list(read.job_ids)})).all()
+        rows = (await connection.execute(OWNED_JOBS, {"job_ids": " ".join(read.job_ids)})).all()
         for style in {row.style for row in rows if row.status in ACTIVE_JOB}:
             read.durations[style] = await self._durations.of(connection, style)
         read.rows = {row.id: row for row in rows}
@@ -83,4 +82,4 @@ class Polls:
 
 def _owns(caller: Caller, job: Row[Any]) -> bool:
     # An account that was deleted has no jobs, and its address is nobody's: neither way leads to another's.
-    return bool(caller.email == job.email if isinstance(caller, Proof) else caller == job.user_id)
+    return bool(caller.email == job.email if isinstance(caller, Proof) else str(caller) == job.user_id)

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from sqlalchemy import Engine, text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import live_events as module
 from shared.change_notes import ChangeNotes
@@ -145,9 +145,9 @@ async def test_what_changed_together_is_read_together(
     reads: list[int] = []
     read = module.read_new_events
 
-    async def reading(session: AsyncSession, after: dict[UUID, int]) -> object:
+    async def reading(connection: AsyncConnection, after: dict[UUID, int]) -> object:
         reads.append(len(after))
-        return await read(session, after)
+        return await read(connection, after)
 
     monkeypatch.setattr(module, "read_new_events", reading)
     jobs = [(await client.submit()).json() for _ in range(5)]
@@ -175,13 +175,13 @@ async def test_a_quiet_stream_is_pinged_and_a_client_that_left_is_forgotten(
         await stream.until(1)
         await other.until(1)
         assert not [block for block in stream.blocks if block.startswith(":")]
-        for follower in live._followers[UUID(job["id"])]:
+        for follower in live._jobs[UUID(job["id"])].followers:
             follower.wake()
         await until(lambda: any(block.startswith(":") for block in stream.blocks))
         stream.left.set()
-        await until(lambda: len(live._followers[UUID(job["id"])]) == 1)
+        await until(lambda: len(live._jobs[UUID(job["id"])].followers) == 1)
         assert not other.ended
-    assert live._followers == {}
+    assert live._jobs == {}
     assert not any(live._rounds)
 
 
@@ -194,10 +194,10 @@ async def test_a_database_that_was_away_costs_no_event(
     job = (await client.submit()).json()
     read, failures = module.read_new_events, [OperationalError("", {}, Exception("away"))] * 2
 
-    async def failing(session: AsyncSession, after: dict[UUID, int]) -> object:
+    async def failing(connection: AsyncConnection, after: dict[UUID, int]) -> object:
         if failures:
             raise failures.pop()
-        return await read(session, after)
+        return await read(connection, after)
 
     async with following(client, events_of(job)) as stream:
         await stream.until(1)

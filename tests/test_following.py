@@ -127,12 +127,12 @@ async def held(client: Client, job: dict[str, Any], seconds: int = 60) -> "async
 
 
 @contextmanager
-def counted_looks(client: Client) -> Iterator[list[UUID]]:
+def counted_looks(client: Client) -> Iterator[list[str]]:
     """The jobs that a poll has looked at by now; what it found does not make it wait before it waits for a change."""
-    polls, looks = application(client.http).state.parts.polls, list[UUID]()
+    polls, looks = application(client.http).state.parts.polls, list[str]()
     look = polls.look
 
-    async def noted(caller: Any, job_id: UUID, language: str) -> RenderedJob:
+    async def noted(caller: Any, job_id: str, language: str) -> RenderedJob:
         seen: RenderedJob = await look(caller, job_id, language)
         looks.append(job_id)
         return seen

@@ -36,13 +36,13 @@ async def get_job(
     """The job as it is. With `wait`, as soon as it differs from `If-None-Match` (or from now)."""
     until = time.monotonic() + wait
     async with parts.changes.watching(job_id, request) if wait else nullcontext() as watch:
-        job = await parts.polls.look(caller, job_id, language)
+        job = await parts.polls.look(caller, str(job_id), language)
         known = _tags(if_none_match) or {job.etag}
         while watch and job.etag in known and job.is_active and (left := until - time.monotonic()) > 0:
             await watch.next(left)
             if watch.client_left:
                 break
-            job = await parts.polls.look(caller, job_id, language)
+            job = await parts.polls.look(caller, str(job_id), language)
     return _answer(job, if_none_match)
 
 
@@ -66,13 +66,13 @@ class PlainPolls:
                 scope["route"] = self  # as a router would, for whoever counts requests
                 request = Request(scope, receive)
                 try:
-                    answer = await _answer_now(request, UUID(path[1]))
+                    answer = await _answer_now(request, path[1])
                 except (Refusal, *PASSING_FAULTS) as error:
                     answer = await render_error(request, error)
         await answer(scope, receive, send)
 
 
-async def _answer_now(request: Request, job_id: UUID) -> Response:
+async def _answer_now(request: Request, job_id: str) -> Response:
     parts: Parts = request.app.state.parts
     caller = await current_caller(request, parts)
     job = await parts.polls.look(caller, job_id, preferred_language(request))
