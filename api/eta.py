@@ -3,7 +3,7 @@
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -28,8 +28,7 @@ _DURATIONS = text("""
 """)
 
 
-@dataclass(frozen=True, slots=True)
-class Eta:
+class Eta(NamedTuple):
     """Half of the jobs that took longer than this one has until now ended within `p50_seconds`, nine in ten within
     `p90_seconds`."""
 
@@ -58,8 +57,8 @@ def eta(durations: Sequence[float], age_seconds: float) -> Eta | None:
     longer = bisect_right(durations, age_seconds)  # the first of those that took longer
     if len(durations) - longer < SAMPLES_MIN:
         return None
-    half, nine_tenths = (_quantile(durations, longer, share) - age_seconds for share in (0.5, 0.9))
-    return Eta(round(half, 1), round(nine_tenths, 1))
+    half, nine_tenths = _quantile(durations, longer, 0.5), _quantile(durations, longer, 0.9)
+    return Eta(round(half - age_seconds, 1), round(nine_tenths - age_seconds, 1))
 
 
 def _quantile(ordered: Sequence[float], first: int, share: float) -> float:

@@ -1,13 +1,12 @@
 """What is written down of every request: one id for it in the log and in the answer, a count, and a span."""
 
+import random
 import re
 import time
 from functools import cache
-from uuid import uuid4
 
 import structlog
 from prometheus_client import Counter, Histogram
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.metrics import HTTP_REQUESTS, HTTP_SECONDS
@@ -34,12 +33,12 @@ class ObservedRequests:
         began = time.perf_counter()
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _OF_A_PROXY.fullmatch(given) else uuid4().hex
+        request_id = given if _OF_A_PROXY.fullmatch(given) else random.randbytes(16).hex()
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 _count(scope, method, message["status"], began)
                 if spanned is not None:
                     spanned.update_name(f"{method} {_route(scope)}")
