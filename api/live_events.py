@@ -90,8 +90,10 @@ class LiveEvents:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")  # single reads need no transaction
         self._changes = changes
         self._jobs: dict[UUID, _Followed] = {}
-        self._changed: dict[_Followed, None] = {}  # those that a note named: in order, and each once
-        self._unsure: Iterator[_Followed] = iter(())  # those still to be looked at because a note may be lost
+        # Those that a note named or a client has just come for: in order, and each once.
+        self._changed: dict[_Followed, None] = {}
+        # Those still to be looked at because a note may be lost, or because the last look failed.
+        self._unsure: Iterator[_Followed] = iter(())
         self._news = asyncio.Event()
         self._ending = False
         # Everybody's quiet seconds end at another moment: thousands of pings at once would hold up what is real.
@@ -165,7 +167,7 @@ class LiveEvents:
                     await self._read(jobs)
                 except (SQLAlchemyError, OSError) as error:
                     log.warning("events.unread", jobs=len(jobs), error=str(getattr(error, "orig", None) or error))
-                    self._changed.update(dict.fromkeys(jobs))
+                    self._unsure = iter([*self._unsure, *jobs])  # behind the news, which may be read well
                     await asyncio.sleep(DATABASE_AGAIN_SECONDS)
                 except Exception as error:
                     log.error("events.unread", jobs=len(jobs), exc_info=error)
@@ -187,6 +189,7 @@ class LiveEvents:
         for event in events:
             job = self._jobs.get(event.job_id)
             for follower in job.followers if job else ():
-                if event.id > follower.seen and not follower.over:
+                # Who came during the look from further back was not asked for, and has a look of its own before it.
+                if after[event.job_id] <= follower.seen < event.id and not follower.over:
                     tell = ended.get(event.job_id) if event.is_last else None
                     follower.hand(replace(event, data=tell(follower.language)) if tell else event)

@@ -24,14 +24,14 @@ def parse(block: str) -> Event | None:
 
 
 class Stream:
-    """One client's stream; `blocks` are all that came, comments included."""
+    """One client's stream; `blocks` are all that came, comments included. Set `over` to leave it."""
 
     def __init__(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.blocks: list[str] = []
         self.ended = False
-        self.left = asyncio.Event()
+        self.over = asyncio.Event()
         self._text = ""
         self._came = asyncio.Condition()
 
@@ -59,10 +59,13 @@ class Stream:
                 *blocks, self._text = (self._text + message.get("body", b"").decode()).split("\n\n")
                 self.blocks += blocks
                 self.ended = not message.get("more_body", False)
+                if self.ended:
+                    self.over.set()
             self._came.notify_all()
 
     async def receive(self) -> MutableMapping[str, Any]:
-        await self.left.wait()
+        """ASGI has one word for both: the client has left, or the answer is whole."""
+        await self.over.wait()
         return {"type": "http.disconnect"}
 
 
@@ -83,7 +86,7 @@ async def following(client: Client, path: str, **headers: str) -> AsyncIterator[
     try:
         yield stream
     finally:
-        stream.left.set()
+        stream.over.set()
         serving.cancel()
         with suppress(asyncio.CancelledError):
             await serving

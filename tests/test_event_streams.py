@@ -46,6 +46,7 @@ async def test_a_stream_tells_everything_in_order_and_ends_with_the_job(
         ChangeNotes(settings.redis_url).tell(UUID(job["id"]))
         events = await stream.to_the_end()
         assert time.monotonic() - began < 1
+        await until(lambda: not application(client.http).state.parts.live._jobs)  # although this client stays
     assert names(events) == WHOLE
     assert [event.id for event in events] == sorted({event.id for event in events})
     now = (await client.get(f"/jobs/{job['id']}", **{"Accept-Language": "en"})).json()
@@ -178,7 +179,7 @@ async def test_a_quiet_stream_is_pinged_and_a_client_that_left_is_forgotten(
         for follower in live._jobs[UUID(job["id"])].followers:
             follower.wake()
         await until(lambda: any(block.startswith(":") for block in stream.blocks))
-        stream.left.set()
+        stream.over.set()
         await until(lambda: len(live._jobs[UUID(job["id"])].followers) == 1)
         assert not other.ended
     assert live._jobs == {}
@@ -206,6 +207,63 @@ async def test_a_database_that_was_away_costs_no_event(
         ChangeNotes(settings.redis_url).tell(UUID(job["id"]))
         assert names(await stream.to_the_end()) == WHOLE
     assert not failures
+
+
+async def test_who_comes_while_others_are_looked_for_misses_nothing(
+    client: Client, engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = (await client.submit()).json()
+    live = application(client.http).state.parts.live
+    followed = UUID(job["id"])
+    read, has_read, go_on = module.read_new_events, asyncio.Event(), asyncio.Event()
+
+    async def held_once(connection: AsyncConnection, after: dict[UUID, int]) -> object:
+        events = await read(connection, after)
+        monkeypatch.setattr(module, "read_new_events", read)
+        has_read.set()
+        await go_on.wait()
+        return events
+
+    async with following(client, events_of(job)) as first:
+        await first.until(1)
+        finish(engine, settings, job)
+        monkeypatch.setattr(module, "read_new_events", held_once)
+        live._hear(followed)
+        await has_read.wait()
+        async with following(client, events_of(job)) as second:
+            await until(lambda: len(live._jobs[followed].followers) == 2)
+            go_on.set()
+            assert names(await first.to_the_end()) == WHOLE
+            assert names(await second.to_the_end()) == WHOLE
+
+
+async def test_a_job_that_cannot_be_read_holds_up_no_other(
+    client: Client, engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    monkeypatch.setattr(module, "DATABASE_AGAIN_SECONDS", 0.05)
+    broken, sound = [(await client.submit()).json() for _ in range(2)]
+    read, failures = module.read_new_events, 0
+
+    async def failing(connection: AsyncConnection, after: dict[UUID, int]) -> object:
+        nonlocal failures
+        if UUID(broken["id"]) in after:
+            failures += 1
+            raise OperationalError("", {}, Exception("this row cannot be read"))
+        return await read(connection, after)
+
+    async with following(client, events_of(broken)) as held_up, following(client, events_of(sound)) as stream:
+        await held_up.until(1)
+        await stream.until(1)
+        monkeypatch.setattr(module, "read_new_events", failing)
+        notes = ChangeNotes(settings.redis_url)
+        notes.tell(UUID(broken["id"]))
+        await until(lambda: failures > 1)
+        finish(engine, settings, sound)
+        notes.tell(UUID(sound["id"]))
+        assert names(await stream.to_the_end()) == WHOLE
+        assert not held_up.ended
 
 
 async def test_an_api_that_stops_lets_its_followers_go_at_once(

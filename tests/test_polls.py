@@ -66,6 +66,7 @@ async def test_a_poll_with_and_without_a_wait_is_the_same_answer(client: Client)
     plain, held = await client.get(f"/jobs/{job_id}"), await client.get(f"/jobs/{job_id}?wait=0")
     assert plain.json() == held.json()
     assert {**plain.headers, "x-request-id": ""} == {**held.headers, "x-request-id": ""}
+    assert (await client.get(f"/jobs/{job_id.upper()}")).json() == plain.json()
     again = await client.get(f"/jobs/{job_id}", **{"If-None-Match": plain.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     anybody = await client.http.get(f"/jobs/{job_id}")
