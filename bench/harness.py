@@ -21,6 +21,7 @@ SPARE_ROUNDS = 3  # for those that an error voids
 COMPARISONS = 3  # of which the last may still be void: then the measure is
 
 Run = Callable[[], float]
+Round = Callable[[], Mapping[str, float]]  # "ours", "ours_again" and each peer by its name
 
 
 class RoundVoid(Exception):
@@ -110,30 +111,38 @@ def compare(
     rounds: int = ROUNDS,
     quick: bool = False,
 ) -> Comparison:
-    """Ours beside each peer, in interleaved rounds. `quick` takes two and any control: its figures mean nothing.
+    """Ours beside each peer: `compare_rounds` of rounds `in_turns`."""
+    return compare_rounds(in_turns(ours, peers), rounds=rounds, quick=quick)
 
-    What swings more takes more `rounds`.
+
+def in_turns(ours: Run, peers: Mapping[str, Run]) -> Round:
+    """The usual round."""
+    return lambda: {"ours": ours(), **{name: peer() for name, peer in peers.items()}, "ours_again": ours()}
+
+
+def compare_rounds(one_round: Round, *, rounds: int = ROUNDS, quick: bool = False) -> Comparison:
+    """Ours beside its peers, in interleaved rounds. What swings more takes more `rounds`.
+
+    `quick` takes two and any control: its figures mean nothing.
 
     Raises:
         Void: the control stayed outside its bounds, or too many rounds met an error.
     """
     seen: list[float] = []
     for _ in range(COMPARISONS):
-        comparison = _rounds(ours, peers, QUICK_ROUNDS if quick else rounds)
+        comparison = _rounds(one_round, QUICK_ROUNDS if quick else rounds)
         if quick or CONTROL[0] <= comparison.control.median <= CONTROL[1]:
             return comparison
         seen.append(comparison.control.median)
     raise Void(f"ours against ours gave {', '.join(f'{ratio:.3f}' for ratio in seen)}: too much noise here")
 
 
-def _rounds(ours: Run, peers: Mapping[str, Run], rounds: int) -> Comparison:
-    good: list[dict[str, float]] = []
+def _rounds(one_round: Round, rounds: int) -> Comparison:
+    good: list[Mapping[str, float]] = []
     voided: list[str] = []
     while len(good) < rounds:
         try:
-            entry = {"ours": ours()}
-            entry |= {name: peer() for name, peer in peers.items()}
-            entry["ours_again"] = ours()
+            entry = one_round()
         except RoundVoid as error:
             voided.append(str(error))
             if len(voided) > SPARE_ROUNDS:
