@@ -131,6 +131,8 @@ class _History:
     def _turn(self, requests: Sequence[bytes], seconds: float = SECONDS, expected: int = 200) -> Run:
         def run() -> float:
             load = closed_loop(self.stack.api_url, requests, connections=1, seconds=seconds, expected=expected)
+            if load.answers <= WARMING:
+                raise RoundVoid(f"only {load.answers} answers in a turn of {seconds:g} s")
             return percentile(load.latencies_ms[WARMING:], 0.95)
 
         run()
@@ -182,11 +184,11 @@ def measure(world: World) -> Measured:
         }
 
         def compared(name: str, of: Callable[[_History], Run]) -> Comparison:
-            return _compared(name, in_turns(of(few), {"many": of(many)}), TURNS, world.quick)
+            return _comparison(name, in_turns(of(few), {"many": of(many)}), TURNS, world.quick)
 
         found = {name: compared(name, of) for name, of in runs.items()}
         # An audit of the many takes twenty seconds, and has no more rounds than it must.
-        found["audit_each_job"] = _compared("audit_each_job", _audits(few, many), ROUNDS, world.quick)
+        found["audit_each_job"] = _comparison("audit_each_job", _audits(few, many), ROUNDS, world.quick)
         # The last: it leaves work for the sweep.
         found["submit"] = compared("submit", _History.submitted)
         offset = many.offset(many.last_page) / few.offset(few.last_page)
@@ -224,7 +226,7 @@ def _audits(few: _History, many: _History) -> Round:
     return one_round
 
 
-def _compared(name: str, one_round: Round, rounds: int, quick: bool) -> Comparison:
+def _comparison(name: str, one_round: Round, rounds: int, quick: bool) -> Comparison:
     """Raises Void with the call that it is about."""
     try:
         return compare_rounds(one_round, rounds=rounds, quick=quick)

@@ -1,6 +1,7 @@
 """How anything is measured here: side by side, in turns, several times, and void when it cannot be trusted.
 
-A comparison goes in rounds: ours, each peer, ours again. Its figure is the median over the rounds, with their range.
+A comparison goes in rounds: ours, each peer, ours again, one after another or by shorter turns within the round. Its
+figure is the median over the rounds, with their range.
 Our own two runs of a round are the control: as nothing differs between them, their ratio must stay within `CONTROL`, or
 the whole comparison is void and is made again, a bounded number of times. A round with any error in it does not count.
 """
